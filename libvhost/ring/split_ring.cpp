@@ -188,19 +188,20 @@ Notify SplitRing::publish() {
 }
 
 bool SplitRing::arm_kick() {
+  if (broken_) return false;  // its areas may be gone
   if (setup_.event_idx) {
     store_relaxed(used_ + layout_.avail_event_at(), next_avail_);
   } else {
     store_relaxed(used_ + SplitLayout::flags_at, 0);
   }
   full_barrier();  // the request is visible before the last look
-  return !broken_ && (!owed_.empty() || look_for_more());
+  return !owed_.empty() || look_for_more();
 }
 
 void SplitRing::disarm_kick() {
   // With EVENT_IDX nothing is written: the driver kicks when it passes avail_event, which stays
   // behind.
-  if (!setup_.event_idx) store_relaxed(used_ + SplitLayout::flags_at, used_no_notify);
+  if (!setup_.event_idx && !broken_) store_relaxed(used_ + SplitLayout::flags_at, used_no_notify);
 }
 
 }  // namespace vhost
