@@ -25,7 +25,7 @@ struct BlkOptions {
   std::size_t queues = 1;
   QueueOptions queue{.ring = {.size = 128, .indirect = 130}};
   /// Beside those of `wishes`: every block feature that a driver can use.
-  Wishes wishes;
+  Wishes wishes{};
   /// How long a synchronous request may take.
   std::chrono::milliseconds request_deadline{10000};
 };

@@ -12,7 +12,7 @@
 namespace vhost::frontend {
 
 struct QueueOptions {
-  RingOptions ring;
+  RingOptions ring{};
   bool calls = true;  ///< false: the back-end is told never to call (NOFD); poll only
   bool kicks = true;  ///< false: the back-end is told to poll the ring (NOFD)
 };
