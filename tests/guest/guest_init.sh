@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # Process 1 of a test guest: mounts, loads the modules, then obeys the host.
 #
 # Commands come in on the second serial port, on which nothing else ever writes (the kernel
