@@ -1,0 +1,154 @@
+#pragma once
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "libvhost/frontend/connection.hpp"
+#include "libvhost/frontend/queue.hpp"
+#include "libvhost/frontend/shared_memory.hpp"
+
+/*
+ * A virtio device behind a vhost-user connection, as its driver sees it. What is common to all
+ * kinds of device; a block or a net driver stands on top.
+ *
+ * The life of a device, after the illumos virtio framework:
+ *
+ *   starting       create(): a connection, and memory to share
+ *   negotiation    negotiate(): features and protocol features, wanted and required
+ *   queues         make_queues(): rings in the shared memory, and their eventfds
+ *   finishing      start(): memory, inflight region, rings; the device runs
+ *   chains         queue(i): add, submit, poll
+ *   interrupts     queue(i).wait(), or poll() on its call_fd()
+ *   quiesce        stop(): the device has let go of everything; start() goes on where it was
+ *   detach         detach(): stop, and every chain comes back to the caller, finished or not
+ *
+ * When the back-end dies, lost() is true, and reconnect() gives the same rings to its successor:
+ * with the inflight region, which outlives the back-end here, or else by offering again what did
+ * not come back. Either way requests may be carried out twice; they must be such that this is
+ * harmless (reads and writes of sectors are).
+ *
+ * The back-end is not trusted: replies are checked, rings believe only their own books.
+ *
+ * Thread: one for everything here; each queue may be handed to a thread of its own between start()
+ * and stop().
+ */
+namespace vhost::frontend {
+
+inline constexpr std::uint64_t default_protocol_features =
+    bit(protocol_feature::mq) | bit(protocol_feature::reply_ack) |
+    bit(protocol_feature::backend_req) | bit(protocol_feature::config) |
+    bit(protocol_feature::inflight_shmfd) | bit(protocol_feature::reset_device) |
+    bit(protocol_feature::configure_mem_slots) | bit(protocol_feature::status);
+
+/// What a driver would like to have, where it is offered, and what it cannot do without.
+struct Wishes {
+  std::uint64_t features = bit(feature::version_1) | bit(feature::event_idx) |
+                           bit(feature::indirect_desc) | bit(feature::protocol_features);
+  std::uint64_t required_features = 0;
+  std::uint64_t protocol_features = default_protocol_features;
+  std::uint64_t required_protocol_features = 0;
+};
+
+/// A chain that detach() took back.
+struct ReturnedChain {
+  std::size_t queue = 0;
+  std::uint64_t cookie = 0;
+  bool finished = false;  ///< the device used it; false: it may have been carried out or not
+  std::uint32_t written_bytes = 0;
+};
+
+enum class Wake : std::uint8_t { used, timeout, ring_error, lost };
+
+class Device {
+ public:
+  /// Called for each message of the back-end channel; 0 says done. The connection must not be
+  /// used in it.
+  using ChannelHandler = Connection::ChannelHandler;
+
+  /// `memory` must outlive the device.
+  Device(Connection connection, SharedMemory& memory)
+      : connection_(std::move(connection)), memory_(memory) {}
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  [[nodiscard]] Result<void> negotiate(const Wishes& wishes);
+  /// Makes `count` rings. What was negotiated (EVENT_IDX, VERSION_1, INDIRECT_DESC) overrules
+  /// the options where they ask for more.
+  [[nodiscard]] Result<void> make_queues(std::size_t count, QueueOptions options);
+  [[nodiscard]] Result<void> start();
+  /// The device gives its rings back. What it finished is still to be polled.
+  [[nodiscard]] Result<void> stop();
+  /// Also where the connection is lost. Afterwards the rings are empty, and start() begins anew.
+  [[nodiscard]] std::vector<ReturnedChain> detach();
+  /// Goes on with a new back-end for the same device, and starts it. Without an inflight region
+  /// every queue must have been polled until empty.
+  [[nodiscard]] Result<void> reconnect(Connection connection);
+  /// RESET_DEVICE, where it was negotiated: only while stopped.
+  [[nodiscard]] Result<void> reset();
+
+  [[nodiscard]] std::size_t queue_count() const { return queues_.size(); }
+  [[nodiscard]] Queue& queue(std::size_t index) { return *queues_[index]; }
+  /// Waits for used entries in one queue, and answers the back-end channel meanwhile.
+  [[nodiscard]] Wake wait(std::size_t queue, std::chrono::milliseconds time);
+
+  /// The device's configuration space.
+  [[nodiscard]] Result<std::vector<std::byte>> read_config(std::uint32_t offset_bytes,
+                                                           std::uint32_t size_bytes);
+  [[nodiscard]] Result<void> write_config(std::uint32_t offset_bytes,
+                                          std::span<const std::byte> bytes);
+  /// True once after each time the back-end said that its configuration changed.
+  [[nodiscard]] bool take_config_changed() { return std::exchange(config_changed_, false); }
+  /// Hears the messages of the back-end channel; set it before negotiate().
+  void on_channel(ChannelHandler handler) { on_channel_ = std::move(handler); }
+
+  /// Adds memory, of a running device too. The id is that of SharedMemory::regions().
+  [[nodiscard]] Result<std::size_t> add_region(std::size_t size_bytes, RegionOptions options = {});
+  /// Takes memory away that holds no buffer any more, of a running device too.
+  [[nodiscard]] Result<void> remove_region(std::size_t id);
+
+  [[nodiscard]] std::uint64_t offered_features() const { return offered_; }
+  [[nodiscard]] std::uint64_t features() const { return features_; }
+  [[nodiscard]] std::uint64_t protocol_features() const { return protocol_features_; }
+  /// What the back-end allows; 1 if it does not say.
+  [[nodiscard]] std::size_t max_queues() const { return max_queues_; }
+  [[nodiscard]] bool running() const { return running_; }
+  /// The back-end closed the connection.
+  [[nodiscard]] bool lost() { return connection_.closed_within(std::chrono::milliseconds(0)); }
+  [[nodiscard]] Connection& connection() { return connection_; }
+  [[nodiscard]] SharedMemory& memory() { return memory_; }
+  /// The kept inflight region; -1 without one.
+  [[nodiscard]] int inflight_fd() const { return inflight_fd_.get(); }
+  [[nodiscard]] const InflightDescription& inflight() const { return inflight_; }
+
+ private:
+  [[nodiscard]] bool with(unsigned protocol) const { return has(protocol_features_, protocol); }
+  [[nodiscard]] Result<void> negotiate_protocol();
+  [[nodiscard]] Result<void> set_features();
+  [[nodiscard]] Result<void> set_status(std::uint8_t bits);
+  [[nodiscard]] Result<void> share_memory();
+  [[nodiscard]] Result<void> share_table();
+  [[nodiscard]] Result<void> share_region(const Region& region);
+  [[nodiscard]] Result<void> share_inflight();
+  [[nodiscard]] Result<void> start_queue(std::uint32_t index);
+  [[nodiscard]] Result<void> tell_vring(Request request, std::uint32_t index, std::uint32_t value);
+  [[nodiscard]] Result<void> tell_vring_fd(Request request, std::uint32_t index, int fd);
+  [[nodiscard]] Result<void> barrier();
+
+  Connection connection_;
+  SharedMemory& memory_;
+  Wishes wishes_;
+  ChannelHandler on_channel_;
+  std::uint64_t offered_ = 0;
+  std::uint64_t features_ = 0;
+  std::uint64_t protocol_features_ = 0;
+  std::size_t max_queues_ = 1;
+  std::vector<std::unique_ptr<Queue>> queues_;
+  std::vector<std::uint16_t> bases_;  // where each ring goes on
+  std::vector<std::size_t> shared_;   // ids of the regions that the back-end has
+  UniqueFd inflight_fd_;
+  InflightDescription inflight_{};
+  bool running_ = false;
+  bool config_changed_ = false;
+};
+
+}  // namespace vhost::frontend

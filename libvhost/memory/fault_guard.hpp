@@ -1,0 +1,35 @@
+#pragma once
+#include <cstddef>
+#include <span>
+
+#include "libvhost/wire/error.hpp"
+
+/*
+ * Survives a shared file that is truncated under its mapping.
+ *
+ * Guest memory, the inflight region and everything else that a front-end shares is a file the
+ * front-end owns. If it cuts the file short, the next access is a SIGBUS. The handler looks the
+ * address up in a table of guarded ranges, lays anonymous memory over the whole range, so that
+ * the access that faulted and all later ones end harmlessly, marks the range as lost and wakes
+ * whoever polls event_fd(). A SIGBUS anywhere else ends the process as ever.
+ *
+ * The table is global because a signal handler has no other way to reach it, of fixed size, and
+ * written without locks: the handler may run in any thread at any time.
+ */
+namespace vhost::fault_guard {
+
+/// Installs the handler; once per process, before the first mapping. A handler that was there
+/// before is called for addresses that are not ours.
+[[nodiscard]] Result<void> install();
+
+/// Becomes readable when a guarded range was lost. Whoever reads it asks each Mapping.
+[[nodiscard]] int event_fd();
+
+/// The place of one range in the table; -1 if the table is full.
+[[nodiscard]] int guard(std::span<std::byte> range);
+/// Takes the range out of the table. Its memory must still be mapped: only after this may it be
+/// unmapped, or a fault elsewhere could be mistaken for one in it.
+void release(int slot);
+[[nodiscard]] bool lost(int slot);
+
+}  // namespace vhost::fault_guard

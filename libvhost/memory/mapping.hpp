@@ -1,0 +1,45 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "libvhost/wire/error.hpp"
+#include "libvhost/wire/unique_fd.hpp"
+
+namespace vhost {
+
+/// A shared file's bytes in this process, readable and writable, for as long as the object lives.
+///
+/// Any page size is served: the file offset is aligned down and the length up to the file's own
+/// page size, 2 MiB or 1 GiB on hugetlbfs. A page without access lies on either side, so an
+/// overrun faults at once and never lands in a neighbour. The file is not dumped with a core, and
+/// a truncation of it is survived (fault_guard.hpp).
+class Mapping {
+ public:
+  /// Refuses what is not a regular file, what reaches beyond the file's end, a size of 0, and an
+  /// offset that overflows with the size.
+  [[nodiscard]] static Result<Mapping> map(int fd, std::uint64_t offset_bytes,
+                                           std::uint64_t size_bytes);
+
+  Mapping() = default;
+  Mapping(Mapping&& other) noexcept;
+  Mapping& operator=(Mapping&& other) noexcept;
+  ~Mapping();
+
+  [[nodiscard]] std::span<std::byte> bytes() const { return bytes_; }
+  /// The file was truncated and these bytes are no longer the front-end's.
+  [[nodiscard]] bool lost() const;
+
+ private:
+  Mapping(std::span<std::byte> reserved, std::span<std::byte> bytes, int guard_slot)
+      : reserved_(reserved), bytes_(bytes), guard_slot_(guard_slot) {}
+
+  std::span<std::byte> reserved_;  // with the pages on either side
+  std::span<std::byte> bytes_;
+  int guard_slot_ = -1;
+};
+
+/// A new anonymous shared file of that size, which nobody can shrink or grow.
+[[nodiscard]] Result<UniqueFd> make_sealed_memory(const char* name, std::uint64_t size_bytes);
+
+}  // namespace vhost

@@ -1,0 +1,137 @@
+#include "libvhost/memory/memory_map.hpp"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+namespace vhost {
+namespace {
+
+bool overlap(std::uint64_t a, std::uint64_t a_size, std::uint64_t b, std::uint64_t b_size) {
+  return a < b + b_size && b < a + a_size;  // no sum wraps: checked when a region is added
+}
+
+bool same_place(const MemoryRegion& a, const MemoryRegion& b) {
+  return a.guest_address == b.guest_address && a.size_bytes == b.size_bytes &&
+         a.frontend_address == b.frontend_address;
+}
+
+}  // namespace
+
+Result<void> MemoryMap::check(const MemoryRegion& region) const {
+  if (regions_.size() == max_regions) {
+    return fail(Fault::front_end, "more than " + std::to_string(max_regions) + " memory regions");
+  }
+  const std::uint64_t size = region.size_bytes;
+  if (size == 0 || region.guest_address + size < size || region.frontend_address + size < size) {
+    return fail(Fault::front_end, "a memory region of " + std::to_string(size) +
+                                      " bytes that is empty or wraps its address space");
+  }
+  for (const auto& [other, device, inode, mapping] : regions_) {
+    if (overlap(region.guest_address, size, other.guest_address, other.size_bytes) ||
+        overlap(region.frontend_address, size, other.frontend_address, other.size_bytes)) {
+      return fail(Fault::front_end, "a memory region overlaps another");
+    }
+  }
+  return {};
+}
+
+Result<void> MemoryMap::add(const MemoryRegion& region, int fd, const MemoryMap& previous) {
+  if (auto checked = check(region); !checked) return checked;
+  struct stat file{};
+  if (::fstat(fd, &file) != 0) return fail_errno(Fault::front_end, "a memory region has no file");
+
+  std::shared_ptr<const Mapping> mapping;
+  for (const Region& known : previous.regions_) {
+    if (same_place(known.description, region) && known.device == file.st_dev &&
+        known.inode == file.st_ino &&
+        known.description.mmap_offset_bytes == region.mmap_offset_bytes) {
+      mapping = known.mapping;
+    }
+  }
+  if (!mapping) {
+    auto fresh = Mapping::map(fd, region.mmap_offset_bytes, region.size_bytes);
+    if (!fresh) return std::unexpected(fresh.error());
+    mapping = std::make_shared<const Mapping>(std::move(*fresh));
+  }
+  ranges_.push_back({region.guest_address, mapping->bytes()});
+  regions_.push_back({region, file.st_dev, file.st_ino, std::move(mapping)});
+  return {};
+}
+
+Result<MemoryMap> MemoryMap::with(const MemoryRegion& region, int fd) const {
+  MemoryMap map = *this;
+  if (const auto added = map.add(region, fd, {}); !added) return std::unexpected(added.error());
+  return map;
+}
+
+Result<MemoryMap> MemoryMap::without(const MemoryRegion& region) const {
+  MemoryMap map = *this;
+  const auto found = std::ranges::find_if(map.regions_, [&](const Region& candidate) {
+    return same_place(candidate.description, region);
+  });
+  if (found == map.regions_.end()) {
+    return fail(Fault::front_end, "there is no such memory region to remove");
+  }
+  map.ranges_.erase(map.ranges_.begin() + (found - map.regions_.begin()));
+  map.regions_.erase(found);
+  return map;
+}
+
+Result<MemoryMap> MemoryMap::of(std::span<const MemoryRegion> regions,
+                                std::span<const UniqueFd> fds, const MemoryMap& previous) {
+  MemoryMap map;
+  for (std::size_t i = 0; i < regions.size(); ++i) {
+    if (const auto added = map.add(regions[i], fds[i].get(), previous); !added) {
+      return std::unexpected(added.error());
+    }
+  }
+  return map;
+}
+
+std::span<std::byte> MemoryMap::search(GuestAddress address, std::uint64_t length,
+                                       Hint& hint) const {
+  for (std::size_t i = 0; i < ranges_.size(); ++i) {
+    const auto bytes = ranges_[i].prefix(address, length);
+    if (bytes.empty()) continue;
+    hint.region = i;
+    return bytes;
+  }
+  return {};
+}
+
+bool MemoryMap::copy_from(GuestAddress address, std::span<std::byte> to, Hint& hint) const {
+  while (!to.empty()) {
+    const auto piece = prefix(address, to.size(), hint);
+    if (piece.empty()) return false;
+    std::memcpy(to.data(), piece.data(), piece.size());
+    address = address + piece.size();
+    to = to.subspan(piece.size());
+  }
+  return true;
+}
+
+std::span<std::byte> MemoryMap::at(FrontendAddress address, std::uint64_t length) const {
+  for (std::size_t i = 0; i < regions_.size(); ++i) {
+    const std::uint64_t offset =
+        std::to_underlying(address) - regions_[i].description.frontend_address;
+    const auto bytes = ranges_[i].bytes;
+    if (offset < bytes.size() && length <= bytes.size() - offset) {
+      return bytes.subspan(offset, length);
+    }
+  }
+  return {};
+}
+
+bool MemoryMap::keeps_all_of(const MemoryMap& older) const {
+  return std::ranges::all_of(older.regions_, [&](const Region& was) {
+    return std::ranges::any_of(regions_,
+                               [&](const Region& is) { return is.mapping == was.mapping; });
+  });
+}
+
+bool MemoryMap::lost() const {
+  return std::ranges::any_of(regions_, [](const Region& r) { return r.mapping->lost(); });
+}
+
+}  // namespace vhost

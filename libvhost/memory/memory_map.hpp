@@ -1,0 +1,95 @@
+#pragma once
+#include <sys/types.h>
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "libvhost/memory/address.hpp"
+#include "libvhost/memory/mapping.hpp"
+#include "libvhost/wire/protocol.hpp"
+
+namespace vhost {
+
+/// The guest's memory as this process has mapped it.
+///
+/// Immutable: a change makes a new map, which shares the mappings of the regions that stay, so
+/// their bytes keep their place. Whoever still holds the old map keeps its regions mapped.
+/// Thread: any, without locks.
+class MemoryMap {
+ public:
+  /// As CONFIGURE_MEM_SLOTS allows it; what QEMU can use at most.
+  static constexpr std::size_t max_regions = 509;
+
+  struct Region {
+    MemoryRegion description;
+    dev_t device = 0;  // with `inode`: which file, to know it again in a new table
+    ino_t inode = 0;
+    std::shared_ptr<const Mapping> mapping;
+  };
+
+  /// A position in the map that a caller keeps between look-ups, because the next address is
+  /// nearly always in the region of the last one.
+  struct Hint {
+    std::size_t region = 0;
+  };
+
+  MemoryMap() = default;
+
+  /// This map and one region more. Refuses an overlap in either address space, an address range
+  /// that wraps, and more than max_regions.
+  [[nodiscard]] Result<MemoryMap> with(const MemoryRegion& region, int fd) const;
+  /// This map without the region that has these addresses and this size.
+  [[nodiscard]] Result<MemoryMap> without(const MemoryRegion& region) const;
+  /// A map of just these regions. Those that `previous` has too keep their mapping.
+  [[nodiscard]] static Result<MemoryMap> of(std::span<const MemoryRegion> regions,
+                                            std::span<const UniqueFd> fds,
+                                            const MemoryMap& previous);
+
+  /// The longest run of bytes, at most `length`, that starts at `address` and lies in one region.
+  /// Empty if `address` is outside guest memory or `length` is 0.
+  [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length,
+                                            Hint& hint) const {
+    if (hint.region < ranges_.size()) {
+      const auto bytes = ranges_[hint.region].prefix(address, length);
+      if (!bytes.empty()) return bytes;
+    }
+    return search(address, length, hint);
+  }
+
+  /// Copies bytes out of guest memory, across regions if it must. False: not all of it is there.
+  [[nodiscard]] bool copy_from(GuestAddress address, std::span<std::byte> to, Hint& hint) const;
+
+  /// All `length` bytes at an address of the front-end's; empty if no one region holds them.
+  [[nodiscard]] std::span<std::byte> at(FrontendAddress address, std::uint64_t length) const;
+
+  /// True if every mapping of `older` is in this map too: nothing has to be given up.
+  [[nodiscard]] bool keeps_all_of(const MemoryMap& older) const;
+  /// True if the file behind some region was truncated.
+  [[nodiscard]] bool lost() const;
+  [[nodiscard]] std::size_t size() const { return regions_.size(); }
+
+ private:
+  /// What the hot path needs of a region, and nothing more.
+  struct Range {
+    std::uint64_t start;
+    std::span<std::byte> bytes;
+
+    [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length) const {
+      const std::uint64_t offset = std::to_underlying(address) - start;
+      if (offset >= bytes.size()) return {};  // also when address < start: it wrapped
+      const std::uint64_t rest = bytes.size() - offset;
+      return bytes.subspan(offset, length < rest ? length : rest);
+    }
+  };
+
+  [[nodiscard]] std::span<std::byte> search(GuestAddress address, std::uint64_t length,
+                                            Hint& hint) const;
+  [[nodiscard]] Result<void> add(const MemoryRegion& region, int fd, const MemoryMap& previous);
+  [[nodiscard]] Result<void> check(const MemoryRegion& region) const;
+
+  std::vector<Region> regions_;
+  std::vector<Range> ranges_;  // of the same regions, in the same order
+};
+
+}  // namespace vhost

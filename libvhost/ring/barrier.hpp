@@ -1,0 +1,47 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+
+namespace vhost {
+
+#if defined(__SANITIZE_THREAD__)
+#define VHOST_UNDER_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define VHOST_UNDER_TSAN 1
+#endif
+#endif
+
+/// Orders our earlier stores before our later loads, as the other side sees them: the one order
+/// that acquire and release do not give. Both sides of a ring store an index and then look
+/// whether the other wants to be told; without this each could miss the other.
+inline void full_barrier() {
+#if defined(VHOST_UNDER_TSAN)
+  // ThreadSanitizer does not model fences: an exchange on one variable orders as well.
+  static std::atomic<int> dummy;
+  dummy.fetch_add(0, std::memory_order_seq_cst);
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
+/// A u16 in shared memory, at an even address. Loads see what was written before a store_release.
+[[nodiscard]] inline std::uint16_t load_acquire(const std::byte* shared) {
+  auto* value = reinterpret_cast<std::uint16_t*>(const_cast<std::byte*>(shared));
+  return std::atomic_ref(*value).load(std::memory_order_acquire);
+}
+[[nodiscard]] inline std::uint16_t load_relaxed(const std::byte* shared) {
+  auto* value = reinterpret_cast<std::uint16_t*>(const_cast<std::byte*>(shared));
+  return std::atomic_ref(*value).load(std::memory_order_relaxed);
+}
+inline void store_release(std::byte* shared, std::uint16_t value) {
+  std::atomic_ref(*reinterpret_cast<std::uint16_t*>(shared))
+      .store(value, std::memory_order_release);
+}
+inline void store_relaxed(std::byte* shared, std::uint16_t value) {
+  std::atomic_ref(*reinterpret_cast<std::uint16_t*>(shared))
+      .store(value, std::memory_order_relaxed);
+}
+
+}  // namespace vhost

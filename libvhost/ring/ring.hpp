@@ -1,0 +1,46 @@
+#pragma once
+#include <concepts>
+#include <cstdint>
+#include <memory>
+#include <variant>
+
+#include "libvhost/ring/chain.hpp"
+#include "libvhost/ring/split_ring.hpp"
+
+namespace vhost {
+
+/// What a device asks of a virtqueue, whatever its layout. A device is written against this and
+/// nothing else; EVENT_IDX, wrap counters, barriers and inflight bookkeeping live behind it.
+///
+///   pop         the next chain, into the room that `chain` has
+///   push        gives a chain back with `written` bytes in it; the driver does not see it yet
+///   publish     shows all that was pushed, and says whether the driver wants a call for it
+///   arm_kick    asks for a kick at the next chain; true if there is one already: do not sleep
+///   disarm_kick asks for no kicks, while the device polls
+///   move_to     goes over to a new memory map; false, and broken, if the ring is not in it
+///   base        where to go on, as GET_VRING_BASE tells it
+///   in_flight   chains popped and not pushed
+///   owes        a crashed predecessor's chains wait in pop(); serve them before a stop, because
+///               base() cannot tell the driver's side of them
+template <class R>
+concept Ring = requires(R ring, const R& same, Chain& chain, std::uint16_t head,
+                        std::uint32_t written, std::shared_ptr<const MemoryMap> memory) {
+  { ring.pop(chain) } -> std::same_as<Pop>;
+  { ring.push(head, written) } -> std::same_as<void>;
+  { ring.publish() } -> std::same_as<Notify>;
+  { ring.arm_kick() } -> std::same_as<bool>;
+  { ring.disarm_kick() } -> std::same_as<void>;
+  { ring.move_to(memory) } -> std::same_as<bool>;
+  { same.base() } -> std::same_as<std::uint32_t>;
+  { same.in_flight() } -> std::same_as<std::uint32_t>;
+  { same.owes() } -> std::same_as<bool>;
+  { same.size() } -> std::same_as<std::uint16_t>;
+  { same.longest_chain() } -> std::same_as<std::size_t>;
+};
+static_assert(Ring<SplitRing>);
+
+/// A ring at the hand-over between session and device. A worker visits it once a burst, so its
+/// loops are compiled for one layout each.
+using AnyRing = std::variant<SplitRing>;
+
+}  // namespace vhost

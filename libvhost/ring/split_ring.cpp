@@ -1,0 +1,207 @@
+#include "libvhost/ring/split_ring.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "libvhost/ring/barrier.hpp"
+
+namespace vhost {
+namespace {
+
+/// An indirect table that does not lie in one region is read entry by entry.
+[[nodiscard]] bool read_scattered(const MemoryMap& memory, MemoryMap::Hint& hint,
+                                  GuestAddress table, std::size_t index, SplitDesc& out) {
+  std::array<std::byte, sizeof(SplitDesc)> bytes;
+  if (!memory.copy_from(table + index * sizeof(SplitDesc), bytes, hint)) return false;
+  out = read_once<SplitDesc>(bytes.data());
+  return true;
+}
+
+/// Split layout: a descriptor names its successor, and the last one may name a table of its own
+/// (VIRTIO 2.7.5.3), once.
+class SplitSource {
+ public:
+  SplitSource(std::span<const std::byte> table, std::uint16_t head, const MemoryMap& memory,
+              MemoryMap::Hint& hint, bool indirect_allowed)
+      : memory_(memory),
+        hint_(hint),
+        table_(table),
+        entries_(table.size() / sizeof(SplitDesc)),
+        index_(head),
+        indirect_allowed_(indirect_allowed) {}
+
+  Step next(Desc& out) {
+    SplitDesc desc;
+    if (!fetch(desc)) return Step::corrupt;
+    if ((desc.flags & desc_indirect) != 0) {
+      if (!enter(desc) || !fetch(desc) || (desc.flags & desc_indirect) != 0) return Step::corrupt;
+    }
+    out = {GuestAddress{desc.addr}, desc.length, (desc.flags & desc_write) != 0};
+    index_ = desc.next;
+    return (desc.flags & desc_next) != 0 ? Step::more : Step::last;
+  }
+
+ private:
+  [[nodiscard]] bool fetch(SplitDesc& desc) {
+    if (index_ >= entries_) return false;
+    if (table_.empty()) return read_scattered(memory_, hint_, scattered_, index_, desc);
+    desc = read_once<SplitDesc>(table_.data() + index_ * sizeof(SplitDesc));
+    return true;
+  }
+
+  /// Goes on in the table that `desc` refers to.
+  [[nodiscard]] bool enter(const SplitDesc& desc) {
+    if (!indirect_allowed_ || (desc.flags & desc_next) != 0) return false;
+    if (desc.length == 0 || desc.length % sizeof(SplitDesc) != 0) return false;
+    indirect_allowed_ = false;
+    index_ = 0;
+    entries_ = desc.length / sizeof(SplitDesc);
+    scattered_ = GuestAddress{desc.addr};
+    table_ = memory_.prefix(scattered_, desc.length, hint_);
+    if (table_.size() < desc.length) table_ = {};
+    return true;
+  }
+
+  const MemoryMap& memory_;
+  MemoryMap::Hint& hint_;
+  std::span<const std::byte> table_;  // empty: the table is at `scattered_`, in several regions
+  std::size_t entries_;
+  GuestAddress scattered_{};
+  std::uint16_t index_;
+  bool indirect_allowed_;  // negotiated, and no table entered yet
+};
+static_assert(DescSource<SplitSource>);
+
+}  // namespace
+
+SplitRing::SplitRing(const RingSetup& setup, InflightSection inflight)
+    : setup_(setup),
+      layout_{setup.size},
+      next_avail_(static_cast<std::uint16_t>(setup.base)),
+      seen_avail_(next_avail_),
+      head_in_flight_(setup.size),
+      inflight_(std::move(inflight)) {}
+
+Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<const MemoryMap> memory,
+                                    InflightSection inflight) {
+  SplitRing ring(setup, std::move(inflight));
+  if (!ring.move_to(std::move(memory))) {
+    return fail(Fault::front_end, "the ring's areas are not in the shared memory");
+  }
+  ring.next_used_ = ring.shown_used_ = load_relaxed(ring.used_ + SplitLayout::idx_at);
+
+  auto owed = ring.inflight_.recover(ring.next_used_);
+  if (!owed) return std::unexpected(owed.error());
+  if (!owed->empty()) {
+    // The predecessor had taken these, and everything before them was given back. The front-end
+    // may not know it: QEMU goes on from the used index after a crash.
+    ring.next_avail_ = static_cast<std::uint16_t>(ring.next_used_ + owed->size());
+    ring.seen_avail_ = ring.next_avail_;
+    std::ranges::reverse(*owed);
+    ring.owed_ = std::move(*owed);
+  }
+  return ring;
+}
+
+bool SplitRing::move_to(std::shared_ptr<const MemoryMap> memory) {
+  descriptors_ = memory->at(setup_.descriptors, layout_.descriptors_bytes());
+  available_ = memory->at(setup_.available, layout_.available_bytes(setup_.event_idx)).data();
+  used_ = memory->at(setup_.used, layout_.used_bytes(setup_.event_idx)).data();
+  memory_ = std::move(memory);
+  hint_ = {};
+  broken_ = broken_ || descriptors_.empty() || available_ == nullptr || used_ == nullptr;
+  return !broken_;
+}
+
+Pop SplitRing::broken() {
+  broken_ = true;
+  return Pop::broken;
+}
+
+/// Reads the available index. The acquire makes the entries and descriptors behind it visible.
+bool SplitRing::look_for_more() {
+  seen_avail_ = load_acquire(available_ + SplitLayout::idx_at);
+  return seen_avail_ != next_avail_;
+}
+
+Pop SplitRing::pop(Chain& chain) {
+  if (broken_) return Pop::broken;
+  if (!owed_.empty()) {
+    const Pop pop = read(owed_.back(), chain);
+    if (pop == Pop::ready) owed_.pop_back();
+    return pop;
+  }
+  if (next_avail_ == seen_avail_) {
+    if (!look_for_more()) return Pop::empty;
+    // A driver cannot have offered more than the ring holds.
+    if (static_cast<std::uint16_t>(seen_avail_ - next_avail_) > layout_.size) return broken();
+  }
+  const std::size_t slot = next_avail_ & (layout_.size - 1u);
+  const std::uint16_t head = load_relaxed(available_ + SplitLayout::entries_at + slot * 2);
+  if (head >= layout_.size || head_in_flight_[head] != 0) return broken();
+
+  const Pop pop = read(head, chain);
+  if (pop != Pop::ready) return pop;
+  ++next_avail_;
+  inflight_.take(head);
+  return Pop::ready;
+}
+
+Pop SplitRing::read(std::uint16_t head, Chain& chain) {
+  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
+  const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
+  switch (read_chain(source, *memory_, hint_, limit, chain)) {
+    case ReadChain::ready: break;
+    case ReadChain::corrupt: return broken();
+    case ReadChain::no_room: return Pop::no_room;
+  }
+  chain.head = head;
+  head_in_flight_[head] = 1;
+  ++in_flight_;
+  return Pop::ready;
+}
+
+void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes) {
+  const UsedElem elem{head, written_bytes};
+  const std::size_t slot = next_used_ & (layout_.size - 1u);
+  std::memcpy(used_ + SplitLayout::entries_at + slot * sizeof elem, &elem, sizeof elem);
+  ++next_used_;
+  head_in_flight_[head] = 0;
+  --in_flight_;
+  inflight_.give_back(head);
+}
+
+Notify SplitRing::publish() {
+  const std::uint16_t before = shown_used_;
+  shown_used_ = next_used_;
+  if (before == shown_used_) return Notify::no;
+  store_release(used_ + SplitLayout::idx_at, shown_used_);
+  inflight_.commit(shown_used_);
+  full_barrier();  // the index is visible before we look whether the driver wants to be called
+
+  if (!setup_.event_idx) {
+    const std::uint16_t flags = load_relaxed(available_ + SplitLayout::flags_at);
+    return (flags & avail_no_interrupt) != 0 ? Notify::no : Notify::yes;
+  }
+  const std::uint16_t event = load_relaxed(available_ + layout_.used_event_at());
+  return passed_event(event, shown_used_, before) ? Notify::yes : Notify::no;
+}
+
+bool SplitRing::arm_kick() {
+  if (broken_) return false;  // its areas may be gone
+  if (setup_.event_idx) {
+    store_relaxed(used_ + layout_.avail_event_at(), next_avail_);
+  } else {
+    store_relaxed(used_ + SplitLayout::flags_at, 0);
+  }
+  full_barrier();  // the request is visible before the last look
+  return !owed_.empty() || look_for_more();
+}
+
+void SplitRing::disarm_kick() {
+  // With EVENT_IDX nothing is written: the driver kicks when it passes avail_event, which stays
+  // behind.
+  if (!setup_.event_idx && !broken_) store_relaxed(used_ + SplitLayout::flags_at, used_no_notify);
+}
+
+}  // namespace vhost

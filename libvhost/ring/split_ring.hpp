@@ -1,0 +1,113 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "libvhost/memory/inflight.hpp"
+#include "libvhost/memory/memory_map.hpp"
+#include "libvhost/ring/chain.hpp"
+#include "libvhost/wire/virtqueue.hpp"
+
+/*
+ * Split virtqueue, device side (VIRTIO 2.7).
+ *
+ * Three areas in guest memory: descriptor table and available ring are the driver's to write, the
+ * used ring is ours. All three are translated and bounds-checked once, in create() and move_to();
+ * after that an index below size is safe.
+ *
+ * We keep our own positions and believe none that is read back from the guest. The available
+ * index is read once for all chains up to it. A head that is in flight already cannot be offered
+ * again, so no more than `size` chains are ever in flight and none is answered twice.
+ *
+ * Waiting without losing a kick: arm_kick() asks for a kick at the next entry, then looks at the
+ * available index once more. An entry that was added before the request was visible is seen by
+ * that look; one that is added after it causes the kick.
+ *
+ * A crash loses no request where there is an inflight section: a head is marked before pop()
+ * returns it and unmarked after publish() has shown it. What a predecessor still owed comes out
+ * of pop() first.
+ *
+ * A guest that breaks the rules stops this ring (Pop::broken) until the front-end starts it
+ * anew. Other rings and other devices are not affected.
+ *
+ * Thread: the worker that owns the ring. Nothing here is locked.
+ */
+namespace vhost {
+
+/// `broken` is final until the front-end starts the ring anew, and never confused with `empty`.
+/// `no_room`: the next chain has more pieces than the Chain has room for; it was not popped.
+enum class Pop : std::uint8_t { ready, empty, broken, no_room };
+
+enum class Notify : std::uint8_t { no, yes };
+
+/// Everything that makes a ring, from SET_VRING_NUM, _ADDR, _BASE and the features.
+struct RingSetup {
+  std::uint16_t size = 0;
+  FrontendAddress descriptors{};
+  FrontendAddress available{};
+  FrontendAddress used{};
+  std::uint32_t base = 0;
+  bool event_idx = false;
+  bool indirect = false;
+};
+
+class SplitRing {
+ public:
+  /// The longest chain that is served, where the ring itself is not longer. Drivers are known to
+  /// build longer indirect tables than VIRTIO 2.7.5.3.1 lets them.
+  static constexpr std::uint16_t longest_chain_at_least = 1024;
+
+  /// Fails if a ring area is not wholly inside one region of `memory`, or if the inflight section
+  /// is of another kind than ours.
+  [[nodiscard]] static Result<SplitRing> create(const RingSetup& setup,
+                                                std::shared_ptr<const MemoryMap> memory,
+                                                InflightSection inflight = {});
+
+  [[nodiscard]] Pop pop(Chain& chain);
+  void push(std::uint16_t head, std::uint32_t written_bytes);
+  [[nodiscard]] Notify publish();
+  [[nodiscard]] bool arm_kick();
+  void disarm_kick();
+  [[nodiscard]] bool move_to(std::shared_ptr<const MemoryMap> memory);
+
+  [[nodiscard]] std::uint32_t base() const { return next_avail_; }
+  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
+  [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty(); }
+  [[nodiscard]] std::uint16_t size() const { return layout_.size; }
+
+  /// Chains whose pieces are at most this many can be popped: a buffer is one piece, and one more
+  /// for each region boundary that lies in it.
+  [[nodiscard]] std::size_t longest_chain() const {
+    return std::max(layout_.size, longest_chain_at_least) + MemoryMap::max_regions;
+  }
+
+ private:
+  SplitRing(const RingSetup& setup, InflightSection inflight);
+  [[nodiscard]] bool look_for_more();
+  [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
+  [[nodiscard]] Pop broken();
+
+  // Where the areas are; changed by move_to() alone.
+  RingSetup setup_;
+  SplitLayout layout_;
+  std::shared_ptr<const MemoryMap> memory_;
+  std::span<std::byte> descriptors_;
+  std::byte* available_ = nullptr;
+  std::byte* used_ = nullptr;
+
+  // Our positions, free-running modulo 2^16.
+  std::uint16_t next_avail_ = 0;  // the next entry to pop
+  std::uint16_t seen_avail_ = 0;  // the available index when it was last read
+  std::uint16_t next_used_ = 0;   // the next entry to push
+  std::uint16_t shown_used_ = 0;  // the used index as the driver sees it
+  bool broken_ = false;
+  MemoryMap::Hint hint_;
+
+  std::uint32_t in_flight_ = 0;
+  std::vector<std::uint8_t> head_in_flight_;  // by head: 1 from pop to push
+  std::vector<std::uint16_t> owed_;  // by a predecessor, newest first: served from the back
+  InflightSection inflight_;
+};
+
+}  // namespace vhost

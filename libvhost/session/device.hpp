@@ -1,0 +1,61 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "libvhost/ring/ring.hpp"
+#include "libvhost/session/event_fd.hpp"
+#include "libvhost/wire/error.hpp"
+
+namespace vhost {
+
+/// A ring on its way to the device, with the descriptors that go with it.
+struct StartedRing {
+  AnyRing ring;
+  std::shared_ptr<const EventFd> kick;   ///< null: the driver never kicks, poll
+  std::shared_ptr<const EventFd> call;   ///< null: the driver is never called
+  std::shared_ptr<const EventFd> error;  ///< null: nobody wants to know that the ring broke
+};
+
+/// Whether something that requests in flight may be using goes away.
+enum class Drain : bool { no, yes };
+
+/// What a device provides and a session drives.
+///
+/// All of it is called from the control thread, in answer to messages of the one front-end. A
+/// ring that was started belongs to the device, on whatever thread it likes, until stop_ring()
+/// gives it back; the session touches it in no other way. Rings are started and stopped in any
+/// order and number; a ring index is always below max_queues().
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  /// The device's own feature bits (VIRTIO 5); the session adds those of the transport.
+  [[nodiscard]] virtual std::uint64_t features() const = 0;
+  [[nodiscard]] virtual std::uint16_t max_queues() const = 0;
+
+  /// What the driver accepted. Not while a ring runs. 0: the device was reset.
+  virtual void set_features(std::uint64_t accepted) = 0;
+
+  /// The configuration space from `offset_bytes` on; what lies behind its end is zero.
+  virtual void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) const = 0;
+  /// A driver's write to it. Refuses, and changes nothing, where the driver may not write.
+  [[nodiscard]] virtual Result<void> write_config(std::uint32_t offset_bytes,
+                                                  std::span<const std::byte> bytes) = 0;
+
+  /// Takes a ring over and serves it, from a first unconditional look on: the kick for what is in
+  /// it may have come long ago. Calls the driver once: a predecessor may have died between giving
+  /// chains back and calling for them.
+  virtual void start_ring(std::uint16_t index, StartedRing ring) = 0;
+  /// Takes no more chains from it, gives back all that are in flight, and hands it back.
+  /// An error: the process is told to end and does not wait; the ring stays with the device.
+  [[nodiscard]] virtual Result<AnyRing> stop_ring(std::uint16_t index) = 0;
+  /// Another call descriptor for a running ring. The driver is called once on it, because a call
+  /// on the old one may have been lost.
+  virtual void set_call(std::uint16_t index, std::shared_ptr<const EventFd> call) = 0;
+  /// Another memory map, for all running rings. With Drain::yes it returns only after everything
+  /// that was in flight has ended: a region of the old map is about to be unmapped.
+  virtual void move_to(std::shared_ptr<const MemoryMap> memory, Drain drain) = 0;
+};
+
+}  // namespace vhost

@@ -1,0 +1,68 @@
+#include "libvhost/session/event_loop.hpp"
+
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdint>
+
+namespace vhost {
+
+Result<EventLoop> EventLoop::create() {
+  UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return fail_errno(Fault::host, "cannot create an epoll descriptor");
+  return EventLoop(std::move(epoll));
+}
+
+Result<void> EventLoop::watch(int fd, Callback callback) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP;
+  event.data.fd = fd;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    return fail_errno(Fault::host, "cannot watch a descriptor");
+  }
+  callbacks_[fd] = std::make_shared<Callback>(std::move(callback));
+  return {};
+}
+
+void EventLoop::forget(int fd) {
+  if (callbacks_.erase(fd) != 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+}
+
+Result<UniqueFd> EventLoop::every(std::chrono::milliseconds period, Callback callback) {
+  UniqueFd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!timer) return fail_errno(Fault::host, "cannot create a timer");
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(period);
+  const timespec step{seconds.count(), (period - seconds).count() * 1'000'000};
+  const itimerspec schedule{step, step};
+  if (::timerfd_settime(timer.get(), 0, &schedule, nullptr) != 0) {
+    return fail_errno(Fault::host, "cannot start a timer");
+  }
+  auto tick = [fd = timer.get(), callback = std::move(callback)] {
+    std::uint64_t expirations = 0;
+    if (::read(fd, &expirations, sizeof expirations) > 0) callback();
+  };
+  if (auto watched = watch(timer.get(), std::move(tick)); !watched) {
+    return std::unexpected(watched.error());
+  }
+  return timer;
+}
+
+Result<void> EventLoop::run() {
+  running_ = true;
+  while (running_) {
+    std::array<epoll_event, 16> events;
+    const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
+    if (count < 0 && errno != EINTR) return fail_errno(Fault::host, "cannot wait for events");
+    for (int i = 0; i < count && running_; ++i) {
+      const auto found = callbacks_.find(events[static_cast<std::size_t>(i)].data.fd);
+      if (found == callbacks_.end()) continue;  // forgotten by a callback before it
+      const auto callback = found->second;      // lives on if it forgets itself
+      (*callback)();
+    }
+  }
+  return {};
+}
+
+}  // namespace vhost

@@ -1,0 +1,42 @@
+#pragma once
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+
+#include "libvhost/wire/error.hpp"
+#include "libvhost/wire/unique_fd.hpp"
+
+namespace vhost {
+
+/// The control thread's one place to wait: descriptors that become readable, and timers.
+///
+/// A callback may watch and forget anything, itself included. Thread: one; only that thread may
+/// call any of it.
+class EventLoop {
+ public:
+  using Callback = std::function<void()>;
+
+  [[nodiscard]] static Result<EventLoop> create();
+
+  /// Calls back whenever `fd` is readable or closed by its peer. `fd` stays the caller's, who
+  /// forgets it before closing it.
+  [[nodiscard]] Result<void> watch(int fd, Callback callback);
+  void forget(int fd);
+
+  /// A timer that calls back every `period` until its descriptor is forgotten and closed.
+  [[nodiscard]] Result<UniqueFd> every(std::chrono::milliseconds period, Callback callback);
+
+  /// Waits and calls back until stop().
+  [[nodiscard]] Result<void> run();
+  void stop() { running_ = false; }
+
+ private:
+  explicit EventLoop(UniqueFd epoll) : epoll_(std::move(epoll)) {}
+
+  UniqueFd epoll_;
+  bool running_ = false;
+  std::unordered_map<int, std::shared_ptr<Callback>> callbacks_;
+};
+
+}  // namespace vhost

@@ -1,0 +1,93 @@
+#include "libvhost/session/server.hpp"
+
+#include <unistd.h>
+
+#include "libvhost/memory/fault_guard.hpp"
+
+namespace vhost {
+
+Result<std::unique_ptr<Server>> Server::start(EventLoop& loop, Device& device, Endpoint endpoint,
+                                              Log log) {
+  std::unique_ptr<Server> server(new Server(loop, device, std::move(endpoint), std::move(log)));
+  if (const auto begun = server->begin(); !begun) return std::unexpected(begun.error());
+  return server;
+}
+
+Result<void> Server::begin() {
+  if (auto installed = fault_guard::install(); !installed) return installed;
+  auto watched = loop_.watch(fault_guard::event_fd(), [this] {
+    std::uint64_t count = 0;
+    (void)!::read(fault_guard::event_fd(), &count, sizeof count);
+    if (!session_ || session_->memory_is_whole()) return;
+    log_(LogLevel::error,
+         "the front-end truncated a file that it shares; the connection is closed");
+    close();
+  });
+  if (!watched) return watched;
+
+  switch (endpoint_.meeting()) {
+    case Meeting::listening: return loop_.watch(endpoint_.fd(), [this] { take_connections(); });
+    case Meeting::connected: open(endpoint_.next()); return {};
+    case Meeting::connecting: break;
+  }
+  auto timer = loop_.every(retry_period, [this] {
+    if (!session_) take_connections();
+  });
+  if (!timer) return std::unexpected(timer.error());
+  retry_timer_ = std::move(*timer);
+  take_connections();
+  return {};
+}
+
+Server::~Server() {
+  if (session_) {
+    loop_.forget(session_->socket());
+    session_.reset();
+  }
+  loop_.forget(fault_guard::event_fd());
+  loop_.forget(endpoint_.fd());
+  loop_.forget(retry_timer_.get());
+}
+
+void Server::take_connections() {
+  // As many as the backlog holds: a flood of connections must not keep the loop from the rest.
+  for (int i = 0; i < 8; ++i) {
+    UniqueFd socket = endpoint_.next();
+    if (!socket) return;
+    if (!session_) {
+      open(std::move(socket));
+    } else {
+      log_(LogLevel::warning, "a second front-end wanted to connect and was refused");
+    }
+    if (endpoint_.meeting() != Meeting::listening) return;
+  }
+}
+
+void Server::open(UniqueFd socket) {
+  const int fd = socket.get();
+  auto session = std::make_unique<Session>(std::move(socket), device_, log_);
+  const auto watched = loop_.watch(fd, [this] {
+    if (!session_->on_readable()) close();
+  });
+  if (!watched) {
+    log_(LogLevel::error, watched.error().what);
+    return;
+  }
+  session_ = std::move(session);
+  ++connections_;
+  log_(LogLevel::info, "a front-end is connected");
+}
+
+void Server::close() {
+  refused_before_ += session_->info().refused;
+  loop_.forget(session_->socket());
+  session_.reset();
+  log_(LogLevel::info, "the front-end is disconnected");
+  if (endpoint_.meeting() == Meeting::connected) loop_.stop();
+}
+
+void Server::notify_config_change() {
+  if (session_) session_->notify_config_change();
+}
+
+}  // namespace vhost

@@ -1,0 +1,114 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "libvhost/memory/inflight.hpp"
+#include "libvhost/memory/memory_map.hpp"
+#include "libvhost/session/device.hpp"
+#include "libvhost/session/device_state.hpp"
+#include "libvhost/session/log.hpp"
+#include "libvhost/wire/message.hpp"
+
+/*
+ * One connection of a front-end: receives a message, asks the table whether it is well formed and
+ * the state whether it is allowed, starts or stops rings, answers.
+ *
+ * A message that is refused changes nothing. Where the front-end asked for an acknowledgement it
+ * gets a non-zero one and the connection goes on; where a reply has a form for "no", it gets
+ * that; otherwise there is no way to tell it, and the connection ends with one log line.
+ *
+ * Whether a ring runs follows from the state: after each message that could matter, settle()
+ * starts what may run and stops what may not. A ring whose areas are not in the shared memory
+ * (yet) does not start; it is tried again when the memory, the ring or its enable changes.
+ *
+ * Thread: the control thread.
+ */
+namespace vhost {
+
+/// What the statistics tell of a connection.
+struct SessionInfo {
+  std::uint64_t features = 0;
+  std::uint64_t protocol_features = 0;
+  std::uint64_t messages = 0;
+  std::uint64_t refused = 0;
+  std::size_t memory_regions = 0;
+  std::uint16_t running_rings = 0;
+};
+
+class Session {
+ public:
+  Session(UniqueFd socket, Device& device, Log log);
+  /// Stops all rings, so that nothing uses the front-end's memory any more.
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  [[nodiscard]] int socket() const { return socket_.get(); }
+
+  /// Reads and answers all that has come. False: the connection is over; destroy the session.
+  [[nodiscard]] bool on_readable();
+
+  /// Tells the front-end that the configuration space changed, if it wants to know.
+  void notify_config_change();
+
+  /// False if a file that the front-end shares was truncated: what it holds is lost, and so is
+  /// the connection.
+  [[nodiscard]] bool memory_is_whole() const;
+
+  [[nodiscard]] SessionInfo info() const;
+
+ private:
+  /// What goes back: a payload and at most one descriptor.
+  struct Reply {
+    std::vector<std::byte> payload;
+    UniqueFd fd;
+
+    template <Wire T>
+    [[nodiscard]] static Reply of(const T& value) {
+      const auto bytes = bytes_of(value);
+      return {{bytes.begin(), bytes.end()}, {}};
+    }
+  };
+  /// No reply: the message is acknowledged if it asks for that.
+  using Answer = Result<std::optional<Reply>>;
+
+  [[nodiscard]] Result<void> handle(Message message);
+  [[nodiscard]] Answer dispatch(const RequestRule& rule, Message& message);
+  [[nodiscard]] Answer dispatch_vring(const RequestRule& rule, Message& message);
+  [[nodiscard]] Answer dispatch_memory(const RequestRule& rule, Message& message);
+  [[nodiscard]] Result<void> send(const Message& to, const Reply& reply);
+  [[nodiscard]] std::optional<Reply> refusal(const RequestRule* rule, const Message& message) const;
+
+  [[nodiscard]] Answer get_config(const Message& message) const;
+  [[nodiscard]] Answer set_config(const Message& message);
+  [[nodiscard]] Answer get_vring_base(const VringState& request);
+  [[nodiscard]] Answer set_vring_fd(const RequestRule& rule, Message& message);
+  [[nodiscard]] Answer set_mem_table(Message& message);
+  [[nodiscard]] Answer get_inflight(const InflightDescription& request);
+  [[nodiscard]] Answer set_inflight(const InflightDescription& request, const UniqueFd& fd);
+  [[nodiscard]] Answer reset_device();
+
+  [[nodiscard]] Result<void> adopt(Result<MemoryMap> map);
+  [[nodiscard]] Result<void> settle(std::uint16_t index);
+  [[nodiscard]] Result<void> settle_all();
+  void start(std::uint16_t index);
+  [[nodiscard]] Result<void> stop(std::uint16_t index);
+  [[nodiscard]] Result<void> stop_all();
+  [[nodiscard]] InflightSection inflight_section(std::uint16_t index) const;
+  void complain(const std::string& what);
+
+  UniqueFd socket_;
+  Device& device_;
+  Log log_;
+  MessageReader reader_;
+  DeviceState state_;
+  std::shared_ptr<const MemoryMap> memory_ = std::make_shared<const MemoryMap>();
+  std::shared_ptr<const Mapping> inflight_;
+  InflightDescription inflight_description_{};
+  UniqueFd backend_channel_;
+  std::uint64_t messages_ = 0;
+  std::uint64_t refused_ = 0;
+};
+
+}  // namespace vhost
