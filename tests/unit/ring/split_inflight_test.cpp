@@ -1,6 +1,5 @@
 #include <random>
 
-#include "libvhost/memory/fault_guard.hpp"
 #include "tests/unit/ring/ring_fixture.hpp"
 
 /* A back-end that dies at any step owes the driver exactly what it had not given back. */
