@@ -3,9 +3,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
+
+#include "common/cpu.hpp"
 
 namespace bench {
 namespace {
@@ -45,6 +50,33 @@ std::optional<std::uint64_t> cpu_time_ns(std::uint64_t pid) {
   const std::string folder = "/proc/" + std::to_string(pid);
   if (const auto exact = from_schedstat(folder); exact && *exact > 0) return exact;
   return from_stat(folder);
+}
+
+double round_trip_ns(unsigned one_cpu, unsigned other_cpu) {
+  constexpr unsigned rounds = 200'000;
+  struct alignas(128) Line {
+    std::atomic<unsigned> value{0};
+  };
+  Line ping, pong;
+  const auto pin = [](unsigned cpu) { std::ignore = common::pin_thread(::pthread_self(), {cpu}); };
+  std::thread other([&] {
+    pin(other_cpu);
+    for (unsigned i = 1; i <= rounds; ++i) {
+      while (ping.value.load(std::memory_order_acquire) != i) {
+      }
+      pong.value.store(i, std::memory_order_release);
+    }
+  });
+  pin(one_cpu);
+  const auto start = std::chrono::steady_clock::now();
+  for (unsigned i = 1; i <= rounds; ++i) {
+    ping.value.store(i, std::memory_order_release);
+    while (pong.value.load(std::memory_order_acquire) != i) {
+    }
+  }
+  const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - start;
+  other.join();
+  return took.count() / rounds;
 }
 
 std::uint64_t own_cpu_time_ns() {

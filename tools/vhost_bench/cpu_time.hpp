@@ -11,4 +11,8 @@ namespace bench {
 /// CPU time of the calling thread.
 [[nodiscard]] std::uint64_t own_cpu_time_ns();
 
+/// How long a cache line takes from one CPU to another and back, nanoseconds: the least that a
+/// request at depth 1 can cost. On a virtual machine it changes from one minute to the next.
+[[nodiscard]] double round_trip_ns(unsigned one_cpu, unsigned other_cpu);
+
 }  // namespace bench

@@ -19,7 +19,8 @@ Lane::Lane(const Plan& plan, BlkQueue& queue, std::uint64_t blocks, std::uint64_
       rounds_(std::min(blocks / all_slots_, std::uint64_t{1} << 32)),
       random_((plan.seed + first_slot) * 0x9e3779b97f4a7c15 | 1),
       read_percent_(plan.read_percent),
-      sequential_(plan.pattern == Pattern::sequential) {}
+      sequential_(plan.pattern == Pattern::sequential),
+      exposes_(!plan.whole_batches) {}
 
 vhost::Result<Lane> Lane::create(const Plan& plan, BlkQueue& queue, SharedMemory& memory,
                                  std::uint64_t blocks, std::uint64_t first_slot, Book* book) {

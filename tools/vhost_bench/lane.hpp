@@ -56,6 +56,7 @@ class Lane {
       const auto slot = static_cast<std::uint16_t>(completion.cookie);
       if (again) {
         start(slot, now);
+        if (exposes_) queue_->expose();
       } else {
         idle_.push_back(slot);
       }
@@ -152,6 +153,7 @@ class Lane {
   std::uint64_t random_;
   std::uint8_t read_percent_;
   bool sequential_;
+  bool exposes_;
   bool broken_ = false;
   LaneCounters counters_;
   std::string first_mismatch_;

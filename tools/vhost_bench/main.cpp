@@ -53,6 +53,8 @@ void declare(common::Options& options, Plan& plan) {
   options.number("--ring-size", plan.ring_size, 1, 32768,
                  "Descriptors of each queue, a power of two; by default what the depth needs.");
   options.toggle("--direct", plan.direct, "Use no indirect descriptors.");
+  options.toggle("--whole-batches", plan.whole_batches,
+                 "Show the device a batch when it is complete, not request by request.");
   options.toggle("--no-event-idx", plan.no_event_idx, "Do not negotiate EVENT_IDX.");
   options.toggle("--legacy", plan.legacy, "Do not negotiate VERSION_1.");
   options.toggle("--huge-pages", plan.huge_pages, "Put the buffers into 2 MiB pages.");
@@ -62,7 +64,8 @@ void declare(common::Options& options, Plan& plan) {
                  "The back-end's process, to tell how much CPU time it takes.");
   options.toggle("--json", plan.json, "Print the result as one JSON object.");
   options.toggle("--calibrate", plan.calibrate,
-                 "Measure the generator itself, on a device that finishes everything at once.");
+                 "Measure the generator itself, on a device that finishes everything at once; and "
+                 "with two --cpus, how long a cache line takes from one to the other and back.");
 }
 
 vhost::Result<void> check(const Plan& plan) {
@@ -165,6 +168,11 @@ vhost::Result<int> measure(const Plan& plan, std::span<BlkQueue> queues, SharedM
 }
 
 vhost::Result<int> calibrate(const Plan& plan) {
+  if (plan.cpus.size() == 2) {
+    std::printf("round trip between CPUs %u and %u: %.0f ns\n", plan.cpus[0], plan.cpus[1],
+                round_trip_ns(plan.cpus[0], plan.cpus[1]));
+    return 0;
+  }
   SharedMemory memory;
   if (auto done = make_memory(memory, plan, ring_size(plan)); !done) {
     return std::unexpected(done.error());

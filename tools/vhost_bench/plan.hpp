@@ -25,6 +25,7 @@ struct Plan {
   std::uint64_t span_bytes = 0;  ///< the part of the disk that is used, from its start; 0: all
   std::uint16_t ring_size = 0;   ///< descriptors; 0: what the depth needs
   bool direct = false;           ///< no indirect descriptors
+  bool whole_batches = false;    ///< show requests to the device only when a batch is complete
   bool no_event_idx = false;
   bool legacy = false;
   bool huge_pages = false;
