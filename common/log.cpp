@@ -109,6 +109,15 @@ void write(Level level, std::string_view line) {
   spdlog::default_logger_raw()->log(as_spdlog(level), clean);
 }
 
+void write_library_line(vhost::LogLevel level, std::string_view line) {
+  switch (level) {
+    case vhost::LogLevel::debug: return write(Level::debug, line);
+    case vhost::LogLevel::info: return write(Level::info, line);
+    case vhost::LogLevel::warning: return write(Level::warning, line);
+    case vhost::LogLevel::error: return write(Level::error, line);
+  }
+}
+
 void write_formatted(Level level, fmt::string_view format, fmt::format_args args) {
   if (enabled(level)) write(level, fmt::vformat(format, args));
 }

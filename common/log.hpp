@@ -18,6 +18,8 @@
 
 #include <fmt/core.h>
 
+#include "libvhost/session/log.hpp"
+
 namespace common::log {
 
 enum class Level : unsigned char { trace, debug, info, warning, error, off };
@@ -61,16 +63,8 @@ void error(fmt::format_string<Args...> format, Args&&... args) {
   write_formatted(Level::error, format, fmt::make_format_args(args...));
 }
 
-/// libvhost's lines, written to this log: give an object of this type where it asks for a
-/// std::function<void(LogLevel, std::string_view)>. Its levels count debug, info, warning, error
-/// from 0.
-struct LibrarySink {
-  template <class LibraryLevel>
-  void operator()(LibraryLevel level, std::string_view line) const {
-    const auto severity = static_cast<unsigned>(level);
-    write(severity < 3 ? static_cast<Level>(severity + 1) : Level::error, line);
-  }
-};
+/// libvhost's lines, written to this log: what it takes as a vhost::Log.
+void write_library_line(vhost::LogLevel level, std::string_view line);
 
 /// Lets at most `burst` lines through in each `interval`, and counts the others. One thread's.
 class Limiter {

@@ -57,7 +57,7 @@ class Options {
             std::string_view help);
   /// No value on the command line ("--read-only"); true or false in the file.
   void toggle(std::string_view flag, bool& value, std::string_view help);
-  /// A whole number from `min` to `max`.
+  /// A whole number from `min`, which is not negative, to `max`.
   template <std::integral T>
   void number(std::string_view flag, T& value, std::type_identity_t<T> min,
               std::type_identity_t<T> max, std::string_view help) {

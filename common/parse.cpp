@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include <fmt/core.h>
+
 namespace common {
 
 using vhost::Fault;
@@ -17,7 +19,7 @@ namespace {
 constexpr std::uint64_t largest = std::numeric_limits<std::uint64_t>::max();
 
 std::unexpected<vhost::Error> refuse(std::string_view text, std::string_view why) {
-  return vhost::fail(Fault::operator_, "'" + std::string(text) + "' " + std::string(why));
+  return vhost::fail(Fault::operator_, fmt::format("'{}' {}", text, why));
 }
 
 /// Takes the digits off the front of `text`. Nothing, and `text` as it was, if there are none or
@@ -101,8 +103,7 @@ Result<std::uint64_t> parse_number(std::string_view text, std::uint64_t min, std
   std::string_view rest = text;
   const auto value = take_digits(rest);
   if (!value || !rest.empty() || *value < min || *value > max) {
-    return refuse(text, "is not accepted: give a number from " + std::to_string(min) + " to " +
-                            std::to_string(max));
+    return refuse(text, fmt::format("is not accepted: give a number from {} to {}", min, max));
   }
   return *value;
 }
@@ -125,8 +126,10 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text,
   const auto total = total_milliseconds(text);
   if (!total || *total < static_cast<std::uint64_t>(min.count()) ||
       *total > static_cast<std::uint64_t>(max.count())) {
-    return refuse(text, "is not accepted: give a time from " + in_words(min) + " to " +
-                            in_words(max) + ", in seconds or with ms, s, m or h behind it");
+    return refuse(
+        text, fmt::format("is not accepted: give a time from {} to {}, in seconds or with ms, s, m "
+                          "or h behind it",
+                          in_words(min), in_words(max)));
   }
   return std::chrono::milliseconds(*total);
 }
@@ -147,7 +150,7 @@ Result<std::vector<unsigned>> parse_cpus(std::string_view text) {
     if (*last > last_cpu) return refuse(text, "names a CPU above 8191: there is no such CPU");
     for (auto cpu = static_cast<unsigned>(*first); cpu <= *last; ++cpu) {
       if (std::ranges::find(cpus, cpu) != cpus.end()) {
-        return refuse(text, "names CPU " + std::to_string(cpu) + " twice: name it once");
+        return refuse(text, fmt::format("names CPU {} twice: name it once", cpu));
       }
       cpus.push_back(cpu);
     }

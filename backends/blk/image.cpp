@@ -120,6 +120,13 @@ Result<void> check_device(const Image& image, const struct stat& status) {
   if (!image.read_only && ::ioctl(image.file.get(), BLKROGET, &locked) == 0 && locked != 0) {
     return refuse(image.path, "may be read but not written; make it writable, or use --read-only");
   }
+  // Nothing keeps this claim: it only tells of somebody else's.
+  if (!image.read_only && !UniqueFd(::open(image.path.c_str(), O_RDONLY | O_EXCL | open_flags)) &&
+      errno == EBUSY) {
+    return refuse(image.path,
+                  "is in use by this host (mounted, or part of a volume); unmount it, "
+                  "or use --read-only");
+  }
   if (sysfs_disk_text(status.st_rdev, "queue/zoned").value_or("none") == "host-managed") {
     return refuse(image.path, "is a zoned device, which has no random writes; name another");
   }

@@ -13,7 +13,7 @@ namespace blk {
 namespace {
 
 /// QEMU's BLK_PERM_*, by bit number: which byte of a group stands for it.
-enum Permission : off_t { consistent_read = 0, write = 1, write_unchanged = 2, resize = 3 };
+enum Permission : off_t { consistent_read = 0, write = 1 };
 
 /// The bytes of QEMU's RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE.
 constexpr off_t used_base = 100;
@@ -46,14 +46,14 @@ bool held_elsewhere(int fd, off_t byte) {
   return ::fcntl(fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
 }
 
-/// We let others read, and rewrite what is there by what is there; nobody else writes or resizes.
+/// As a disk of QEMU's: nobody else writes. (To resize, QEMU's tools want to write too.)
 bool hold_all(int fd, bool read_only) {
   return hold(fd, used_base + consistent_read) && (read_only || hold(fd, used_base + write)) &&
-         hold(fd, forbidden_base + write) && hold(fd, forbidden_base + resize);
+         hold(fd, forbidden_base + write);
 }
 
 Attempt check(int fd, bool read_only) {
-  if (held_elsewhere(fd, used_base + write) || held_elsewhere(fd, used_base + resize) ||
+  if (held_elsewhere(fd, used_base + write) ||
       held_elsewhere(fd, forbidden_base + consistent_read)) {
     return Attempt::writer;
   }

@@ -44,7 +44,8 @@ class Device {
                                                   std::span<const std::byte> bytes) = 0;
 
   /// Takes a ring over and serves it, from a first unconditional look on: the kick for what is in
-  /// it may have come long ago.
+  /// it may have come long ago. Calls the driver once: a predecessor may have died between giving
+  /// chains back and calling for them.
   virtual void start_ring(std::uint16_t index, StartedRing ring) = 0;
   /// Takes no more chains from it, gives back all that are in flight, and hands it back.
   /// An error: the process is told to end and does not wait; the ring stays with the device.

@@ -30,6 +30,11 @@ void EventFd::signal() const {
   (void)!::write(fd_.get(), &one, sizeof one);
 }
 
+void EventFd::signal_with_care() const {
+  const int flags = ::fcntl(fd_.get(), F_GETFL);
+  if (flags >= 0 && ::fcntl(fd_.get(), F_SETFL, flags | O_NONBLOCK) == 0) signal();
+}
+
 void EventFd::drain() const {
   std::uint64_t count = 0;
   const iovec room{&count, sizeof count};

@@ -350,12 +350,10 @@ void Session::start(std::uint16_t index) {
   if (!ring) {
     ++refused_;
     complain("ring " + std::to_string(index) + " cannot start: " + ring.error().what);
-    if (config.error) config.error->signal();
+    if (config.error) config.error->signal_with_care();
     return;
   }
   config.running = true;
-  // A predecessor may have died between giving chains back and calling for them.
-  if (config.call) config.call->signal();
   device_.start_ring(index, {std::move(*ring), config.kick, config.call, config.error});
 }
 

@@ -139,6 +139,21 @@ class BlkImageLock : public testing::Test {
   Image writer() { return open_to_write(path_).value(); }
   Image reader() { return open_to_read(path_).value(); }
 
+  /// The bytes of QEMU's range that somebody has locked.
+  [[nodiscard]] std::vector<off_t> locked_bytes() const {
+    const vhost::UniqueFd fd(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+    std::vector<off_t> locked;
+    for (off_t byte = 96; byte < 256; ++byte) {
+      struct flock range{};
+      range.l_type = F_WRLCK;
+      range.l_start = byte;
+      range.l_len = 1;
+      EXPECT_EQ(::fcntl(fd.get(), F_OFD_GETLK, &range), 0);
+      if (range.l_type != F_UNLCK) locked.push_back(byte);
+    }
+    return locked;
+  }
+
   /// Is the image free for us? Tried anew, for a lock once taken would stay.
   bool refused(bool read_only) { return !lock_image(open_to(read_only, path_).value(), 0ms); }
 
@@ -300,6 +315,25 @@ TEST_F(BlkImageLock, StorageDaemonCannotWriteWhatWeWriteOrRead) {
     const Image image = open_to(read_only, path_).value();
     ASSERT_TRUE(lock_image(image, 0ms));
     EXPECT_NE(Peer(storage_daemon()).wait_for_exit(), 0);
+  }
+}
+
+TEST_F(BlkImageLock, LocksTheBytesThatAGuestOfQemuLocks) {
+  if (!installed("qemu-system-x86_64")) GTEST_SKIP() << "qemu-system-x86 is missing";
+  for (const bool read_only : {false, true}) {
+    std::vector<off_t> ours, theirs;
+    {
+      const Image image = open_to(read_only, path_).value();
+      ASSERT_TRUE(lock_image(image, 0ms));
+      ours = locked_bytes();
+    }
+    const Peer peer(guest(read_only ? "on" : "off"));
+    ASSERT_TRUE(refused_in_time(false));
+    for (int i = 0; i < 200 && theirs != ours; ++i) {  // they come one by one
+      std::this_thread::sleep_for(10ms);
+      theirs = locked_bytes();
+    }
+    EXPECT_EQ(theirs, ours);
   }
 }
 

@@ -1,78 +1,15 @@
-#include "backends/blk/request.hpp"
-
-#include <numeric>
+#include <algorithm>
 #include <string>
 #include <vector>
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
+#include "tests/unit/blk/request_fixture.hpp"
 
 namespace blk {
 namespace {
 
-constexpr std::uint32_t type_of(Type type) {
-  return static_cast<std::uint32_t>(type);
-}
+using BlkRequest = testing_tools::RequestFixture;
+
 constexpr std::uint32_t secure_erase = 14;
-
-/// A chain written as a driver would: readable bytes, writable room, cut anywhere.
-class BlkRequest : public testing::Test {
- protected:
-  BlkRequest() {
-    disk_.size_bytes = 8 * sector_bytes;
-    disk_.can_discard = true;
-    disk_.max_discard_sectors = 6;
-    disk_.can_write_zeroes = true;
-    disk_.max_write_zeroes_sectors = 7;
-    disk_.set_serial("serial-of-20-bytes--");
-  }
-
-  void header(std::uint32_t type, std::uint64_t sector = 0) {
-    const RequestHeader h{type, 0, sector};
-    std::memcpy(out_.data(), &h, sizeof h);
-  }
-  void header(Type type, std::uint64_t sector = 0) { header(type_of(type), sector); }
-
-  /// Header and segments, uncut.
-  std::optional<Status> parse_segments(Type type, const std::vector<Segment>& segments) {
-    header(type);
-    std::memcpy(out_.data() + 16, segments.data(), segments.size() * sizeof(Segment));
-    return parse_cut({16 + segments.size() * sizeof(Segment)}, {1});
-  }
-
-  /// Nothing: for the storage.
-  std::optional<Status> parse_cut(const std::vector<std::size_t>& out,
-                                  const std::vector<std::size_t>& in) {
-    out_pieces_ = cut(out_, out);
-    in_pieces_ = cut(in_, in);
-    return parse(GuestBytes(out_pieces_), GuestBytes(in_pieces_), disk_, request_);
-  }
-
-  [[nodiscard]] std::string room(std::size_t bytes) const {
-    return {reinterpret_cast<const char*>(in_.data()), bytes};
-  }
-
-  static constexpr std::optional<Status> submit = std::nullopt;
-
-  Disk disk_;
-  Request request_;
-  std::vector<std::byte> out_ = std::vector<std::byte>(8192);
-  std::vector<std::byte> in_ = std::vector<std::byte>(8192, std::byte{'x'});
-
- private:
-  static std::vector<iovec> cut(std::vector<std::byte>& bytes,
-                                const std::vector<std::size_t>& sizes) {
-    std::vector<iovec> pieces;
-    std::byte* at = bytes.data();
-    for (const std::size_t size : sizes) {
-      pieces.push_back({at, size});
-      at += size;
-    }
-    return pieces;
-  }
-
-  std::vector<iovec> out_pieces_, in_pieces_;
-};
 
 // Framing.
 
@@ -283,120 +220,6 @@ TEST_F(BlkRequest, NamesTheDiskIntoPieces) {
   header(Type::get_id);
   ASSERT_EQ(parse_cut({16}, {3, 0, 10, 8}), Status::ok);
   EXPECT_EQ(room(21), "serial-of-20-bytes--x");
-}
-
-// DISCARD and WRITE_ZEROES.
-
-TEST_F(BlkRequest, DiscardsEveryRange) {
-  ASSERT_EQ(parse_segments(Type::discard, {{0, 2, 0}, {5, 3, 0}}), submit);
-  EXPECT_EQ(request_.op, Op::discard);
-  ASSERT_EQ(request_.ranges().size(), 2u);
-  EXPECT_EQ(request_.ranges()[1].offset_bytes, 5 * 512u);
-  EXPECT_EQ(request_.ranges()[1].length_bytes, 3 * 512u);
-  EXPECT_FALSE(request_.ranges()[1].unmap);
-}
-
-TEST_F(BlkRequest, WriteZeroesSaysPerRangeWhetherSpaceMayGo) {
-  ASSERT_EQ(parse_segments(Type::write_zeroes, {{0, 2, 1}, {5, 3, 0}}), submit);
-  EXPECT_EQ(request_.op, Op::write_zeroes);
-  EXPECT_TRUE(request_.ranges()[0].unmap);
-  EXPECT_FALSE(request_.ranges()[1].unmap);
-}
-
-TEST_F(BlkRequest, SegmentMayBeSplitOverPieces) {
-  const Segment segments[]{{1, 2, 0}, {4, 1, 0}};
-  header(Type::discard);
-  std::memcpy(out_.data() + 16, segments, sizeof segments);
-  ASSERT_EQ(parse_cut({8, 15, 20, 5}, {1}), submit);
-  ASSERT_EQ(request_.ranges().size(), 2u);
-  EXPECT_EQ(request_.ranges()[0].offset_bytes, 512u);
-  EXPECT_EQ(request_.ranges()[1].offset_bytes, 4 * 512u);
-}
-
-TEST_F(BlkRequest, TakesAsManySegmentsAsItSaysAndNotOneMore) {
-  for (const Type type : {Type::discard, Type::write_zeroes}) {
-    EXPECT_EQ(parse_segments(type, {}), Status::io_error);
-    EXPECT_EQ(parse_segments(type, std::vector<Segment>(1, {0, 1, 0})), submit);
-    EXPECT_EQ(parse_segments(type, std::vector<Segment>(max_segments, {0, 1, 0})), submit);
-    EXPECT_EQ(request_.ranges().size(), max_segments);
-    EXPECT_EQ(parse_segments(type, std::vector<Segment>(max_segments + 1, {0, 1, 0})),
-              Status::io_error);
-  }
-}
-
-TEST_F(BlkRequest, RefusesAPartOfASegment) {
-  header(Type::discard);
-  for (const std::size_t length : {1u, 15u, 17u, 31u}) {
-    EXPECT_EQ(parse_cut({16 + length}, {1}), Status::io_error) << length;
-  }
-}
-
-TEST_F(BlkRequest, DiscardTakesNoFlag) {
-  EXPECT_EQ(parse_segments(Type::discard, {{0, 1, 1}}), Status::unsupported);
-  EXPECT_EQ(parse_segments(Type::discard, {{0, 1, 2}}), Status::unsupported);
-}
-
-TEST_F(BlkRequest, WriteZeroesTakesNoFlagButUnmap) {
-  EXPECT_EQ(parse_segments(Type::write_zeroes, {{0, 1, 1}}), submit);
-  for (const std::uint32_t flags : {2u, 3u, 0x8000'0000u, 0xffff'ffffu}) {
-    EXPECT_EQ(parse_segments(Type::write_zeroes, {{0, 1, flags}}), Status::unsupported) << flags;
-  }
-}
-
-TEST_F(BlkRequest, RangeMayEndWithTheDiskAndNotBehindIt) {
-  for (const Type type : {Type::discard, Type::write_zeroes}) {
-    EXPECT_EQ(parse_segments(type, {{7, 1, 0}}), submit);
-    EXPECT_EQ(parse_segments(type, {{7, 2, 0}}), Status::io_error);
-    EXPECT_EQ(parse_segments(type, {{8, 1, 0}}), Status::io_error);
-  }
-}
-
-TEST_F(BlkRequest, RefusesRangesThatOverflow) {
-  disk_.max_discard_sectors = 0xffff'ffff;
-  for (const Segment& segment :
-       {Segment{~0ULL, 1, 0}, Segment{1ULL << 55, 1, 0}, Segment{~0ULL, 0xffff'ffff, 0},
-        Segment{0, 0x0080'0000, 0}, Segment{0, 0x0080'0001, 0}, Segment{0, 0xffff'ffff, 0}}) {
-    EXPECT_EQ(parse_segments(Type::discard, {segment}), Status::io_error)
-        << segment.sector << '+' << segment.num_sectors;
-  }
-}
-
-TEST_F(BlkRequest, RangeLengthDoesNotWrapIn32Bits) {
-  disk_.size_bytes = (1ULL << 24) * sector_bytes;
-  disk_.max_discard_sectors = 1U << 24;
-  ASSERT_EQ(parse_segments(Type::discard, {{0, 1U << 24, 0}}), submit);
-  EXPECT_EQ(request_.ranges()[0].length_bytes, 1ULL << 33);
-}
-
-TEST_F(BlkRequest, SegmentMayBeAsLongAsTheDiskSaysAndNotLonger) {
-  EXPECT_EQ(parse_segments(Type::discard, {{0, 6, 0}}), submit);
-  EXPECT_EQ(parse_segments(Type::discard, {{0, 7, 0}}), Status::io_error);
-  EXPECT_EQ(parse_segments(Type::write_zeroes, {{0, 7, 0}}), submit);
-  EXPECT_EQ(parse_segments(Type::write_zeroes, {{0, 8, 0}}), Status::io_error);
-}
-
-TEST_F(BlkRequest, LeavesEmptyRangesOut) {
-  ASSERT_EQ(parse_segments(Type::discard, {{0, 0, 0}, {3, 1, 0}, {8, 0, 0}}), submit);
-  ASSERT_EQ(request_.ranges().size(), 1u);
-  EXPECT_EQ(request_.ranges()[0].offset_bytes, 3 * 512u);
-}
-
-TEST_F(BlkRequest, AnswersRangesThatAreAllEmptyAtOnce) {
-  EXPECT_EQ(parse_segments(Type::write_zeroes, {{0, 0, 0}, {8, 0, 1}}), Status::ok);
-  EXPECT_EQ(parse_segments(Type::write_zeroes, {{9, 0, 0}}), Status::io_error);
-}
-
-TEST_F(BlkRequest, RefusesAllRangesIfTheLastIsWrong) {
-  EXPECT_EQ(parse_segments(Type::discard, {{0, 1, 0}, {8, 1, 0}}), Status::io_error);
-  EXPECT_EQ(parse_segments(Type::discard, {{0, 1, 0}, {1, 1, 4}}), Status::unsupported);
-}
-
-TEST_F(BlkRequest, DoesNotDoWhatItDidNotOffer) {
-  disk_.can_discard = false;
-  EXPECT_EQ(parse_segments(Type::discard, {{0, 1, 0}}), Status::unsupported);
-  EXPECT_EQ(parse_segments(Type::write_zeroes, {{0, 1, 0}}), submit);
-  disk_.can_write_zeroes = false;
-  EXPECT_EQ(parse_segments(Type::write_zeroes, {{0, 1, 0}}), Status::unsupported);
 }
 
 TEST_F(BlkRequest, ASlotUsedAgainRemembersNothing) {

@@ -60,7 +60,7 @@ TEST(BlkSerial, DiffersBetweenImages) {
   const ScratchFolder folder;
   std::set<std::string> seen;
   for (int i = 0; i < 100; ++i) {
-    EXPECT_TRUE(seen.insert(serial_at(folder.file("a" + std::to_string(i), mib))).second);
+    EXPECT_TRUE(seen.insert(serial_at(folder.file(std::to_string(i), mib))).second);
   }
 }
 

@@ -66,8 +66,8 @@ TEST(Log, TakesALineWithBracesAsItIs) {
 }
 
 TEST(Log, FitsTheLibrarysHook) {
-  enum class LibraryLevel { debug, info, warning, error };
-  const std::function<void(LibraryLevel, std::string_view)> hook = LibrarySink{};
+  using LibraryLevel = vhost::LogLevel;
+  const vhost::Log hook = write_library_line;
   EXPECT_EQ(logged(Level::trace, Style::journal,
                    [&] {
                      hook(LibraryLevel::debug, "d");

@@ -75,6 +75,9 @@ TEST(ParseDuration, RefusesWhatItCannotKeepExactly) {
                            "0.1234567", "99999999999999999999", "18446744073709551615h"}) {
     EXPECT_EQ(duration(text), milliseconds(-1)) << text;
   }
+  for (std::size_t places = 4; places < 100; ++places) {
+    EXPECT_EQ(duration("0." + std::string(places, '0') + "1"), milliseconds(-1)) << places;
+  }
 }
 
 TEST(ParseDuration, AcceptsItsBoundsAndNothingBeyond) {

@@ -1,0 +1,74 @@
+#pragma once
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "backends/blk/config_space.hpp"
+#include "backends/blk/queue_stats.hpp"
+#include "backends/blk/worker.hpp"
+#include "libvhost/session/device.hpp"
+
+/*
+ * virtio-blk as libvhost sees a device: what it offers, what its configuration space says, and
+ * which worker serves which queue (index modulo workers).
+ *
+ * Everything that concerns a running queue is done by its worker, between two of its turns; this
+ * class asks and waits. Thread: the control thread.
+ */
+namespace blk {
+
+class Device final : public vhost::Device {
+ public:
+  struct Setup {
+    Disk disk;
+    std::uint16_t queues = 1;
+    std::shared_ptr<const Image> image;  ///< null: a disk that keeps nothing
+    bool ignores_flush = false;
+    std::uint16_t workers = 1;
+    std::vector<unsigned> cpus;
+    Patience patience;
+  };
+
+  [[nodiscard]] static vhost::Result<std::unique_ptr<Device>> create(Setup setup);
+
+  std::uint64_t features() const override;
+  std::uint16_t max_queues() const override { return setup_.queues; }
+  void set_features(std::uint64_t accepted) override;
+  void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) const override;
+  vhost::Result<void> write_config(std::uint32_t offset_bytes,
+                                   std::span<const std::byte> bytes) override;
+  void start_ring(std::uint16_t index, vhost::StartedRing ring) override;
+  vhost::Result<vhost::AnyRing> stop_ring(std::uint16_t index) override;
+  void set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd> call) override;
+  void move_to(std::shared_ptr<const vhost::MemoryMap> memory, vhost::Drain drain) override;
+
+  /// The image has another size; the caller notifies the front-end.
+  void resize(std::uint64_t size_bytes);
+
+  [[nodiscard]] const Disk& disk() const { return setup_.disk; }
+  /// By queue; null if it never ran.
+  [[nodiscard]] const std::vector<std::unique_ptr<QueueStats>>& stats() const { return stats_; }
+  /// All workers have turned or slept since the last time this was asked.
+  [[nodiscard]] bool alive();
+  /// A worker did not come round before the process had to end: leave without cleaning up.
+  [[nodiscard]] bool abandoned() const { return abandoned_; }
+
+ private:
+  explicit Device(Setup setup);
+
+  [[nodiscard]] Worker& worker_of(std::uint16_t index) {
+    return *workers_[index % workers_.size()];
+  }
+  void post(Worker& worker, std::function<void()> task);
+  void settle_durability();
+
+  Setup setup_;
+  ConfigSpace config_;
+  std::uint64_t accepted_ = 0;
+  std::atomic<bool> durable_writes_ = false;
+  bool abandoned_ = false;
+  std::vector<std::unique_ptr<QueueStats>> stats_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+};
+
+}  // namespace blk

@@ -1,0 +1,221 @@
+"""A virtual machine whose disks are served by vhost-user-blk daemons.
+
+QEMU runs without KVM (TCG), with its memory in a shared memfd as vhost-user needs. Three
+channels lead into it: the first serial port goes to a log file (kernel messages), the second
+carries commands to the guest's /init (see guest_init.sh for the protocol), and QMP. The last
+two are socket pairs made before QEMU starts, so there is no path to collide and no moment at
+which one must wait for a listener.
+
+An answer is recognised by the number of its command; whatever else came before it is dropped.
+Every wait is bounded, and an overdue answer raises GuestError with the end of the kernel's log.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from process import Process
+from qmp import Qmp, QmpError
+
+BOOT_SECONDS = 90.0
+COMMAND_SECONDS = 60.0
+
+
+class GuestError(Exception):
+    """The guest did not do what was asked of it in time, or a command in it failed."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """One vhost-user-blk-pci device. `properties` are QEMU's, such as "disable-modern=on"."""
+
+    socket: Path
+    num_queues: int | None = None
+    queue_size: int | None = None
+    reconnect_seconds: int = 0
+    properties: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a guest is made of. Without a kernel the firmware boots from the first disk."""
+
+    disks: tuple[Disk, ...]
+    cpus: int = 1
+    memory: str = "256M"
+    kernel: Path | None = None
+    initramfs: Path | None = None
+    append: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    output: str
+
+
+class Guest:
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        self.console_log = folder / "console.log"
+        self._numbers = itertools.count(1)
+        self._pending = b""
+        self._agent, agent_end = socket.socketpair()
+        monitor, monitor_end = socket.socketpair()
+        command = qemu_command(machine, self.console_log, agent_end.fileno(), monitor_end.fileno())
+        with agent_end, monitor_end:
+            self.qemu = Process(
+                command, folder / "qemu.log", [agent_end.fileno(), monitor_end.fileno()]
+            )
+        self._monitor_socket = monitor
+        self._qmp: Qmp | None = None
+
+    @property
+    def qmp(self) -> Qmp:
+        if self._qmp is None:
+            self._qmp = Qmp(self._monitor_socket)
+        return self._qmp
+
+    def wait_ready(self, timeout_seconds: float = BOOT_SECONDS) -> None:
+        """Returns once /init (of the first or of a later boot) takes commands."""
+        deadline = time.monotonic() + timeout_seconds
+        while self._line(deadline) != "ready":
+            pass
+
+    def attempt(self, script: str, timeout_seconds: float = COMMAND_SECONDS) -> Result:
+        """Runs a shell script in the guest: its status and what it printed, on either stream."""
+        deadline = time.monotonic() + timeout_seconds
+        number = str(next(self._numbers))
+        self._send(f"{number} {base64.b64encode(script.encode()).decode()}\n")
+        head = self._line(deadline).split(" ")
+        while len(head) != 2 or head[0] != number:
+            head = self._line(deadline).split(" ")
+        encoded = []
+        while (line := self._line(deadline)) != f"{number} end":
+            encoded.append(line)
+        output = base64.b64decode("".join(encoded)).decode(errors="replace")
+        return Result(int(head[1]), output)
+
+    def run(self, script: str, timeout_seconds: float = COMMAND_SECONDS) -> str:
+        """As attempt(), but a status other than 0 is an error. The output without its last newline."""
+        result = self.attempt(script, timeout_seconds)
+        if result.status != 0:
+            raise GuestError(f"in the guest, status {result.status}: {script}\n{result.output}")
+        return result.output.rstrip("\n")
+
+    def restart(self, script: str | None = None) -> None:
+        """Reboots: by the guest's own command if one is given, else by the machine's reset line."""
+        if script is None:
+            self.qmp.command("system_reset")
+        else:
+            self._tell(script)
+        self.wait_ready()
+
+    def power_off(self, timeout_seconds: float = 30.0) -> None:
+        self._tell("sync; poweroff -f")
+        self._wait_exit(timeout_seconds)
+
+    def console(self) -> str:
+        return self.console_log.read_text(errors="replace") if self.console_log.exists() else ""
+
+    def wait_console(self, text: str, timeout_seconds: float) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        while text not in self.console():
+            self._check_alive(deadline, f"{text!r} on the console")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Ends QEMU whatever state it is in; politely first, so that it says good-bye to the daemon."""
+        try:
+            if self.qemu.status() is None:
+                self.qmp.command("quit")
+                self.qemu.wait(10.0)
+        except (QmpError, subprocess.TimeoutExpired):
+            pass
+        finally:
+            self.qemu.end()
+            self._agent.close()
+            self._monitor_socket.close()
+
+    def _wait_exit(self, timeout_seconds: float) -> None:
+        try:
+            status = self.qemu.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise self._failure("power off") from None
+        if status != 0:
+            raise self._failure(f"a clean end of QEMU (status {status})")
+
+    def _tell(self, script: str) -> None:
+        """Sends a command to which no answer can come."""
+        self._send(f"0 {base64.b64encode(script.encode()).decode()}\n")
+
+    def _send(self, line: str) -> None:
+        # The guest's terminal holds 4 KiB before its reader must have come round.
+        if len(line) > 4000:
+            raise ValueError("the script is too long for the command port")
+        try:
+            self._agent.sendall(line.encode())
+        except OSError:
+            raise self._failure("take a command") from None
+
+    def _line(self, deadline: float) -> str:
+        while b"\n" not in self._pending:
+            self._check_alive(deadline, "answer")
+            self._agent.settimeout(0.5)
+            try:
+                received = self._agent.recv(65536)
+            except TimeoutError:
+                continue
+            except OSError:
+                raise self._failure("answer") from None
+            if not received:
+                raise self._failure("answer")
+            self._pending += received
+        line, self._pending = self._pending.split(b"\n", 1)
+        return line.decode(errors="replace").strip("\r\0")
+
+    def _check_alive(self, deadline: float, what: str) -> None:
+        if self.qemu.status() is not None or time.monotonic() > deadline:
+            raise self._failure(what)
+
+    def _failure(self, what: str) -> GuestError:
+        status = self.qemu.status()
+        state = "still runs" if status is None else f"ended with status {status}"
+        return GuestError(f"waited in vain for: {what}; QEMU {state}")
+
+
+def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int) -> list[str]:
+    command = [
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc,memory-backend=ram",
+        "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none",
+        "-smp", str(machine.cpus), "-m", machine.memory,
+        "-object", f"memory-backend-memfd,id=ram,size={machine.memory},share=on",
+        "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console",
+        "-chardev", f"socket,id=agent,fd={agent_fd}", "-serial", "chardev:agent",
+        "-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control",
+    ]
+    if machine.kernel is not None:
+        options = f"console=ttyS0 loglevel=5 mitigations=off panic=0 {machine.append}"
+        command += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
+        command += ["-append", options.strip()]
+    for number, disk in enumerate(machine.disks):
+        command += _disk_options(number, disk)
+    return command
+
+
+def _disk_options(number: int, disk: Disk) -> Sequence[str]:
+    chardev = f"socket,id=disk{number},path={disk.socket}"
+    if disk.reconnect_seconds:
+        chardev += f",reconnect={disk.reconnect_seconds}"
+    device = [f"vhost-user-blk-pci,chardev=disk{number}"]
+    if disk.num_queues is not None:
+        device.append(f"num-queues={disk.num_queues}")
+    if disk.queue_size is not None:
+        device.append(f"queue-size={disk.queue_size}")
+    return ["-chardev", chardev, "-device", ",".join([*device, *disk.properties])]

@@ -1,0 +1,108 @@
+"""What a test gets: a folder of its own, and disks, daemons and guests made in it.
+
+All that a Lab started is ended when the test is over, in reverse order, whether it passed or
+failed. finish() is the last part of every test that got so far: with the guests gone, each
+daemon must still be there and must end cleanly when asked to.
+The folder stays only when the test failed. Socket paths must be short (108 bytes), so the
+folder is a temporary one, not one under the build folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import initramfs
+import kernel
+from daemon import Daemon, Options
+from guest import Disk, Guest, Machine
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all tests of a run. `program` None means qemu-storage-daemon."""
+
+    program: Path | None
+    cache: Path
+
+
+class Lab:
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.folder = Path(tempfile.mkdtemp(prefix="vhost-guest-"))
+        self._stack = ExitStack()
+        self._daemons: list[Daemon] = []
+        self._guests: list[Guest] = []
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def image(self, name: str = "disk.img", mebibytes: int = 64) -> Path:
+        """A sparse raw image."""
+        path = self.folder / name
+        with path.open("wb") as file:
+            file.truncate(mebibytes * MEBIBYTE)
+        return path
+
+    def daemon(self, image: Path, **options: Any) -> Daemon:
+        name = f"daemon{len(self._daemons)}"
+        daemon = Daemon(self.setting.program, Options(image, **options), self.folder, name)
+        self._daemons.append(daemon)
+        self._stack.callback(daemon.close)
+        return daemon
+
+    def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "") -> Guest:
+        """A running Linux guest that has these disks as /dev/vda, /dev/vdb, ..."""
+        linux = kernel.obtain(self.setting.cache)
+        root = initramfs.build(self.setting.cache, linux, with_fio=fio)
+        machine = Machine(
+            tuple(disk if isinstance(disk, Disk) else Disk(disk.socket) for disk in disks),
+            cpus=cpus, memory="512M" if fio else "256M",
+            kernel=linux.image, initramfs=root, append=append,
+        )
+        guest = self._start(machine)
+        guest.wait_ready()
+        return guest
+
+    def boot_firmware(self, disk: Disk) -> Guest:
+        """A machine without a kernel: the firmware boots from the disk."""
+        first = replace(disk, properties=(*disk.properties, "bootindex=1"))
+        return self._start(Machine((first,)))
+
+    def finish(self) -> None:
+        for guest in self._guests:
+            guest.close()
+        for daemon in self._daemons:
+            daemon.terminate()
+
+    def logs(self, last_lines: int = 25) -> str:
+        """The ends of all log files, for the report of a failure."""
+        parts = []
+        for path in sorted(self.folder.glob("*.log")):
+            lines = path.read_text(errors="replace").splitlines()[-last_lines:]
+            parts.append(f"--- {path.name}\n" + "\n".join(lines))
+        return "\n".join(parts)
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, machine: Machine) -> Guest:
+        guest = Guest(machine, self.folder)
+        self._guests.append(guest)
+        self._stack.callback(guest.close)
+        return guest

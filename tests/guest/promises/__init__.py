@@ -1,0 +1,3 @@
+"""The guest tests, by subject. Importing the package registers them all, in this order."""
+
+from promises import identity, filesystem, verify, durability, space, firmware, lifecycle, crash  # noqa: F401

@@ -1,0 +1,80 @@
+"""The daemon dies or is restarted under a running guest, and the guest does not notice.
+
+QEMU reconnects by itself (reconnect=1: every second). QEMU 7.2 gives a back-end up for good if
+it dies during the handshake, so a kill waits until the guest's disk answers again. A kill with
+nothing in flight proves nothing: at each one the guest must have requests outstanding, which
+is asked of the guest's kernel while the daemon is dead and nothing can complete any more.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+import fio
+from daemon import Daemon
+from guest import Disk, Guest, GuestError
+from lab import Lab
+from runner import promise
+
+KILLS = 20
+WRITE_AND_VERIFY = (
+    f"--filename=/dev/vda {fio.VERIFY} --name=verify --rw=randwrite --bsrange=4k-256k "
+    "--size=24M --iodepth=16 --loops=1000"
+)
+LARGE_READS = (
+    "--name=reads --rw=randread --bs=1M --offset=64M --size=64M --iodepth=16 --verify=0 "
+    "--time_based --runtime=600"
+)
+
+
+@promise
+def guest_notices_nothing_of_twenty_kills_of_the_daemon(lab: Lab) -> None:
+    daemon, guest = _machine(lab)
+    outstanding = []
+    for _ in range(KILLS):
+        _wait_progress(guest)
+        daemon.kill()
+        outstanding.append(fio.outstanding(guest))
+        daemon.start()
+    _wait_progress(guest)
+    _stop_fio(guest)
+    assert min(outstanding) > 0, f"requests outstanding at the kills: {outstanding}"
+
+
+@promise
+def guest_notices_nothing_of_planned_restarts_of_the_daemon(lab: Lab) -> None:
+    daemon, guest = _machine(lab)
+    for _ in range(3):
+        _wait_progress(guest)
+        seconds = daemon.terminate()
+        assert seconds < 2.0, f"SIGTERM took {seconds:.1f} s"
+        daemon.start()
+    _wait_progress(guest)
+    _stop_fio(guest)
+
+
+def _machine(lab: Lab) -> tuple[Daemon, Guest]:
+    daemon = lab.daemon(lab.image(mebibytes=128))
+    guest = lab.boot(Disk(daemon.socket, num_queues=2, reconnect_seconds=1), cpus=2, fio=True)
+    fio.start(guest, WRITE_AND_VERIFY, LARGE_READS)
+    return daemon, guest
+
+
+def _wait_progress(guest: Guest, timeout_seconds: float = 20.0) -> None:
+    """Returns once the disk has completed many requests from now on: QEMU is connected again."""
+    deadline = time.monotonic() + timeout_seconds
+    goal = fio.completed(guest) + 50
+    while fio.completed(guest) < goal:
+        if not fio.running(guest):
+            raise GuestError("fio ended early:\n" + fio.finish(guest))
+        if time.monotonic() > deadline:
+            raise GuestError("the guest's disk stands still")
+        time.sleep(0.02)
+
+
+def _stop_fio(guest: Guest) -> None:
+    """Ends fio, shows that it verified what was written, and once more that all is well now."""
+    report = fio.stop(guest)
+    assert re.search(r"verify: .*\n\s+read:", report), "fio verified nothing:\n" + report
+    fio.verify(guest, "--rw=randwrite --bs=64k --size=8M --iodepth=8")
