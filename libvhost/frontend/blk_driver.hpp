@@ -51,6 +51,7 @@ class BlkDriver {
 
   [[nodiscard]] std::size_t queue_count() const { return queues_.size(); }
   [[nodiscard]] BlkQueue& queue(std::size_t index) { return queues_[index]; }
+  [[nodiscard]] std::span<BlkQueue> queues() { return queues_; }
 
   /// Synchronous requests. Sizes are whole sectors; a status other than ok is an error.
   [[nodiscard]] Result<void> read(std::uint64_t sector, std::span<std::byte> bytes);

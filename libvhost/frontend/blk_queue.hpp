@@ -13,7 +13,8 @@
  * back. Programs that repeat requests over the same buffers prepare() them instead: descriptors are
  * written once, and start() writes only sector and status.
  *
- * Nothing is sent before kick(), so that a batch costs at most one kick.
+ * Nothing is sent for sure before kick(), so that a batch costs at most one kick; expose() lets a
+ * device that is awake begin with a batch before it is complete, as Linux's driver does.
  *
  * Thread: the one that owns the queue.
  */
@@ -62,6 +63,8 @@ class BlkQueue {
   /// Gives a prepared request up. False while the device has it.
   bool drop(std::uint16_t slot);
 
+  /// Shows the device what was submitted, without a kick: kick() must follow.
+  void expose() { queue_->ring().expose(); }
   /// Shows the device what was submitted, and kicks it if it wants to be.
   void kick() { queue_->submit(); }
 

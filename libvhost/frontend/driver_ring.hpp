@@ -104,6 +104,10 @@ class SplitDriverRing {
     return (flags & used_no_notify) == 0;
   }
 
+  /// Shows the device what was offered already before publish(): a device that is at work may take
+  /// it, one that sleeps is not woken.
+  void expose() { available_u16(SplitLayout::idx_at).store(offered_, std::memory_order_release); }
+
   /// The next chain that the device gave back.
   [[nodiscard]] Poll poll(Completion& completion) {
     if (taken_ == seen_) {

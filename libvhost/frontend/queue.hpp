@@ -19,9 +19,8 @@ struct QueueOptions {
 
 /// Counted since the queue was made.
 struct QueueCounters {
-  std::uint64_t kicks = 0;        ///< written to the back-end
-  std::uint64_t kicks_saved = 0;  ///< batches for which the back-end wanted no kick
-  std::uint64_t calls = 0;        ///< as the eventfd counted them
+  std::uint64_t kicks = 0;  ///< written to the back-end
+  std::uint64_t calls = 0;  ///< as the eventfd counted them
 };
 
 class Queue {
@@ -33,11 +32,7 @@ class Queue {
 
   /// Publishes what was offered, and kicks the device if it wants to be.
   void submit() {
-    if (ring_.publish()) {
-      kick();
-    } else {
-      ++counters_.kicks_saved;
-    }
+    if (ring_.publish()) kick();
   }
   /// Kicks the device whether it wants it or not.
   void kick();

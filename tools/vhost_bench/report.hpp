@@ -1,0 +1,21 @@
+#pragma once
+#include <optional>
+#include <string>
+
+#include "tools/vhost_bench/generator.hpp"
+#include "tools/vhost_bench/plan.hpp"
+
+namespace bench {
+
+/// CPU seconds within the measured part.
+struct CpuUse {
+  double generator_seconds = 0;
+  std::optional<double> target_seconds;  ///< with --target-pid
+};
+
+/// For people: a few lines.
+[[nodiscard]] std::string as_text(const Plan& plan, const RunResult& result, const CpuUse& cpu);
+/// For programs: one JSON object. Times in nanoseconds or as the name says.
+[[nodiscard]] std::string as_json(const Plan& plan, const RunResult& result, const CpuUse& cpu);
+
+}  // namespace bench
