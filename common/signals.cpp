@@ -10,11 +10,12 @@ namespace common {
 using vhost::Fault;
 using vhost::UniqueFd;
 
-vhost::Result<UniqueFd> catch_end_signals() {
+vhost::Result<UniqueFd> catch_end_signals() { return catch_signals({SIGTERM, SIGINT}); }
+
+vhost::Result<UniqueFd> catch_signals(std::initializer_list<int> wanted) {
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
+  for (const int signal : wanted) sigaddset(&set, signal);
   UniqueFd signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals) return vhost::fail_errno(Fault::host, "cannot create a signalfd");
   if (const int error = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); error != 0) {

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
 
 #include <algorithm>
 #include <bit>
@@ -41,6 +43,22 @@ std::uint32_t cautious_alignment(const Image& image, const struct stat& status) 
   const auto known = sysfs_disk_number(status.st_dev, "queue/logical_block_size");
   if (!known || *known < sector || *known > (1U << 20)) return page;
   return std::bit_ceil(static_cast<std::uint32_t>(*known));
+}
+
+/// tmpfs takes O_DIRECT or not, by the kernel's age, and has nothing but the page cache either way:
+/// alignment would only cost.
+bool lives_in_the_page_cache(int fd) {
+  struct statfs system{};
+  return ::fstatfs(fd, &system) == 0 &&
+         (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC);
+}
+
+void give_up_direct(Image& image) {
+  const int flags = ::fcntl(image.file.get(), F_GETFL);
+  (void)::fcntl(image.file.get(), F_SETFL, flags & ~O_DIRECT);
+  image.direct = false;
+  image.memory_alignment = 1;
+  image.offset_alignment = 1;
 }
 
 /// A full disk knows the operation; only a file system that does not is taken at its word.
@@ -97,6 +115,7 @@ void probe_device_fallocate(Image& image, const struct stat& status) {
 
 void probe_alignment(Image& image, const struct stat& status) {
   if (!image.direct) return;
+  if (!image.is_device && lives_in_the_page_cache(image.file.get())) return give_up_direct(image);
   const std::uint32_t cautious = cautious_alignment(image, status);
   image.memory_alignment = cautious;
   image.offset_alignment = cautious;
@@ -108,13 +127,7 @@ void probe_alignment(Image& image, const struct stat& status) {
     image.offset_alignment = extended.stx_dio_offset_align;
   }
 #endif
-  if (image.memory_alignment == 0 || image.offset_alignment == 0) {
-    const int flags = ::fcntl(image.file.get(), F_GETFL);
-    (void)::fcntl(image.file.get(), F_SETFL, flags & ~O_DIRECT);
-    image.direct = false;
-    image.memory_alignment = 1;
-    image.offset_alignment = 1;
-  }
+  if (image.memory_alignment == 0 || image.offset_alignment == 0) give_up_direct(image);
 }
 
 void probe_topology(Image& image, const struct stat& status) {

@@ -71,7 +71,6 @@ std::optional<Status> parse(GuestBytes readable, GuestBytes writable, const Disk
   request.offset_bytes = 0;
   request.length_bytes = 0;
   request.data = {};
-  request.id_bytes = 0;
   request.range_count = 0;
   request.room_bytes = writable.size();
   request.status = writable.pop_back();

@@ -225,6 +225,19 @@ TEST_F(BlkImage, SaysWhatFallocateCanDoHere) {
   EXPECT_TRUE(image->disk.can_write_zeroes);
 }
 
+TEST_F(BlkImage, UsesThePageCacheWhereThereIsNothingElseAndNotesIt) {
+  if (!std::filesystem::exists("/dev/shm")) GTEST_SKIP() << "no tmpfs here";
+  const ScratchFolder memory("/dev/shm");
+  const auto image = open_to_write(memory.file("a", mib), CacheMode::none);
+  ASSERT_TRUE(image) << image.error().what;
+  EXPECT_FALSE(image->direct);
+  EXPECT_EQ(::fcntl(image->file.get(), F_GETFL) & O_DIRECT, 0);
+  EXPECT_EQ(image->memory_alignment, 1u);
+  EXPECT_FALSE(image->buffered);
+  ASSERT_EQ(image->notes.size(), 1u);
+  EXPECT_THAT(image->notes[0], AllOf(HasSubstr("--cache none"), HasSubstr("no direct I/O")));
+}
+
 TEST_F(BlkImage, ServesWriteZeroesByWritingOnATmpfs) {
   if (!std::filesystem::exists("/dev/shm")) GTEST_SKIP() << "no tmpfs here";
   const ScratchFolder memory("/dev/shm");
@@ -300,6 +313,23 @@ TEST_F(BlkImage, DeviceCanDoWhatItSaysAndZeroesAnyway) {
   EXPECT_EQ(::fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 4096), 0);
   EXPECT_TRUE(image->zero_range_supported);
   EXPECT_GE(image->disk.discard_granularity_bytes, 512u);
+}
+
+TEST_F(BlkImage, DeviceThatTheHostUsesIsOnlyRead) {
+  const LoopDevice loop(folder_.file("a", mib));
+  if (!loop.path()) GTEST_SKIP() << "no loop devices here";
+  const vhost::UniqueFd mounted(::open(loop.path()->c_str(), O_RDONLY | O_EXCL | O_CLOEXEC));
+  ASSERT_TRUE(mounted);
+  EXPECT_THAT(refusal(*loop.path()), AllOf(HasSubstr("in use by this host"), HasSubstr("unmount")));
+  EXPECT_EQ(refusal(*loop.path(), true), "");
+}
+
+TEST_F(BlkImage, TwoMayOpenOneDeviceAndLeaveTheRestToTheLock) {
+  const LoopDevice loop(folder_.file("a", mib));
+  if (!loop.path()) GTEST_SKIP() << "no loop devices here";
+  const auto first = open_to_write(*loop.path());
+  EXPECT_TRUE(first);
+  EXPECT_EQ(refusal(*loop.path()), "");
 }
 
 TEST_F(BlkImage, OffersReadOnlyForAReadOnlyDevice) {
