@@ -24,7 +24,7 @@ from pathlib import Path
 from process import Process
 from qmp import Qmp, QmpError
 
-BOOT_SECONDS = 90.0
+BOOT_SECONDS = 45.0
 COMMAND_SECONDS = 60.0
 
 
