@@ -79,7 +79,7 @@ class Daemon:
             raise DaemonError(f"the daemon ended unasked, with status {status}")
 
     def kill_when(self, moment: Callable[[], bool], timeout_seconds: float = 10.0) -> None:
-        """kill -9 at a moment for which `moment` is true: it is asked while the daemon is frozen."""
+        """kill -9 when `moment` says yes; it is asked while the daemon is frozen."""
         self.check_alive()
         assert self._process is not None
         deadline = time.monotonic() + timeout_seconds

@@ -24,7 +24,7 @@ from pathlib import Path
 from process import Process
 from qmp import Qmp, QmpError
 
-BOOT_SECONDS = 90.0
+BOOT_SECONDS = 45.0
 COMMAND_SECONDS = 60.0
 
 
@@ -103,7 +103,7 @@ class Guest:
         return Result(int(head[1]), output)
 
     def run(self, script: str, timeout_seconds: float = COMMAND_SECONDS) -> str:
-        """As attempt(), but a status other than 0 is an error. The output without its last newline."""
+        """As attempt(), but a status other than 0 is an error. Without the last newline."""
         result = self.attempt(script, timeout_seconds)
         if result.status != 0:
             raise GuestError(f"in the guest, status {result.status}: {script}\n{result.output}")
@@ -131,7 +131,7 @@ class Guest:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Ends QEMU whatever state it is in; politely first, so that it says good-bye to the daemon."""
+        """Ends QEMU whatever state it is in; politely first, so that the daemon hears of it."""
         try:
             if self.qemu.status() is None:
                 self.qmp.command("quit")
