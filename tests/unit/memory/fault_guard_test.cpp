@@ -86,8 +86,7 @@ TEST_F(FaultGuardTest, SurvivesTruncationsUnderLoad) {
     const auto work = [&] {
       std::size_t at = 0;
       for (int after = 0; after < 64;) {
-        auto* byte = static_cast<volatile std::byte*>(&mapping->bytes()[at]);
-        *byte = std::byte{1};
+        std::atomic_ref(mapping->bytes()[at]).store(std::byte{1}, std::memory_order_relaxed);
         at = (at + page) % mapping->bytes().size();
         after += cut.load(std::memory_order_relaxed) ? 1 : 0;
       }
