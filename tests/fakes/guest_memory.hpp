@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
@@ -67,25 +68,25 @@ class GuestMemory {
   }
 
   /// The driver's own view of one guest address.
-  [[nodiscard]] std::byte* at(std::uint64_t guest) const {
-    for (std::size_t i = 0; i < regions_.size(); ++i) {
-      const std::uint64_t offset = guest - regions_[i].guest_address;
-      if (offset < regions_[i].size_bytes) {
-        return views_[i].bytes + regions_[i].mmap_offset_bytes + offset;
-      }
-    }
-    std::abort();
-  }
+  [[nodiscard]] std::byte* at(std::uint64_t guest) const { return view(guest).data(); }
   template <class T>
   void store(std::uint64_t guest, const T& value) const {
-    const auto bytes = std::as_bytes(std::span(&value, 1));
-    for (std::size_t i = 0; i < bytes.size(); ++i) *at(guest + i) = bytes[i];
+    for (auto bytes = std::as_bytes(std::span(&value, 1)); !bytes.empty();) {
+      const auto there = view(guest).first(std::min(view(guest).size(), bytes.size()));
+      std::memcpy(there.data(), bytes.data(), there.size());
+      bytes = bytes.subspan(there.size());
+      guest += there.size();
+    }
   }
   template <class T>
   [[nodiscard]] T load(std::uint64_t guest) const {
     T value;
-    const auto bytes = std::as_writable_bytes(std::span(&value, 1));
-    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = *at(guest + i);
+    for (auto bytes = std::as_writable_bytes(std::span(&value, 1)); !bytes.empty();) {
+      const auto there = view(guest).first(std::min(view(guest).size(), bytes.size()));
+      std::memcpy(bytes.data(), there.data(), there.size());
+      bytes = bytes.subspan(there.size());
+      guest += there.size();
+    }
     return value;
   }
   /// The front-end's own address of what is at `guest`.
@@ -98,6 +99,17 @@ class GuestMemory {
   }
 
  private:
+  /// From one guest address to the end of its region.
+  [[nodiscard]] std::span<std::byte> view(std::uint64_t guest) const {
+    for (std::size_t i = 0; i < regions_.size(); ++i) {
+      const std::uint64_t offset = guest - regions_[i].guest_address;
+      if (offset >= regions_[i].size_bytes) continue;
+      return {views_[i].bytes + regions_[i].mmap_offset_bytes + offset,
+              regions_[i].size_bytes - offset};
+    }
+    std::abort();
+  }
+
   struct View {
     std::byte* bytes;
     std::size_t size;

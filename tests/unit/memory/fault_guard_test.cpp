@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "libvhost/memory/mapping.hpp"
+#include "libvhost/ring/barrier.hpp"
 #include "tests/unit/memory/shared_file.hpp"
 
 namespace vhost::tests {
@@ -79,6 +80,9 @@ TEST_F(FaultGuardTest, ANewMappingInAnOldPlaceIsNotLost) {
 }
 
 TEST_F(FaultGuardTest, SurvivesTruncationsUnderLoad) {
+#if defined(VHOST_UNDER_TSAN)
+  GTEST_SKIP() << "the handler's mmap counts as a write to what is being read: that is the point";
+#endif
   for (int round = 0; round < 200; ++round) {
     const UniqueFd fd = shared_file(64 * page);
     const auto mapping = Mapping::map(fd.get(), 0, 64 * page);
@@ -86,8 +90,7 @@ TEST_F(FaultGuardTest, SurvivesTruncationsUnderLoad) {
     const auto work = [&] {
       std::size_t at = 0;
       for (int after = 0; after < 64;) {
-        auto* byte = static_cast<volatile std::byte*>(&mapping->bytes()[at]);
-        *byte = std::byte{1};
+        std::atomic_ref(mapping->bytes()[at]).store(std::byte{1}, std::memory_order_relaxed);
         at = (at + page) % mapping->bytes().size();
         after += cut.load(std::memory_order_relaxed) ? 1 : 0;
       }

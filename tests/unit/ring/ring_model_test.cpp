@@ -62,7 +62,7 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
   std::deque<UsedElem> pushed;
   std::deque<UsedElem> shown;
   std::size_t served = 0;
-  for (int step = 0; step < 200'000; ++step) {
+  for (int step = 0; step < 40'000; ++step) {
     switch (random() % 6) {
       case 0: {
         const auto free = this->driver_.free_descriptors();
@@ -124,7 +124,7 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
     }
     ASSERT_EQ(ring.in_flight(), popped.size());
   }
-  EXPECT_GT(served, 10'000u);
+  EXPECT_GT(served, 2'000u);
 }
 
 }  // namespace

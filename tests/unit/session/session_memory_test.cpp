@@ -177,6 +177,27 @@ TEST_F(SessionInflightTest, RefusesARegionThatIsTooSmallOrMisplaced) {
   EXPECT_EQ(set(offer.description, call_), Outcome::refused) << "not a file";
 }
 
+TEST_F(SessionInflightTest, RefusesARegionWhoseEntriesWouldNotBeAligned) {
+  const UniqueFd file(::memfd_create("inflight", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 1 << 20), 0);
+  EXPECT_EQ(set({4096, 1, 4, 8, 0}, file), Outcome::refused);
+  EXPECT_EQ(set({4096, 64, 4, 8, 0}, file), Outcome::done);
+}
+
+TEST_F(SessionInflightTest, GivesEveryRingItsOwnSection) {
+  const Offer offer = get(4, 8);
+  ASSERT_EQ(set(offer.description, offer.fd), Outcome::done);
+  start(1);
+  const auto mapping = Mapping::map(offer.fd.get(), 0, offer.description.mmap_size_bytes);
+  const auto version = [&](std::uint16_t ring) {
+    return read_once<InflightHeader>(mapping->bytes().data() + ring * inflight_section_bytes(8))
+        .version;
+  };
+  EXPECT_EQ(version(0), 0);
+  EXPECT_EQ(version(1), inflight_version);
+  EXPECT_EQ(version(2), 0);
+}
+
 TEST_F(SessionInflightTest, RefusesToChangeItUnderARunningRing) {
   const Offer offer = get(4, 8);
   start(0);
