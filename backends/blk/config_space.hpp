@@ -24,9 +24,11 @@ namespace blk {
 /// more segments are served all the same: Windows sends them.)
 inline constexpr std::uint32_t advertised_seg_max = 126;
 
-/// Bytes of one segment. Any size is served; 16 MiB is the largest power of two of which 126 stay
-/// below the 2 GiB that one read or write of Linux moves. Never 0: drivers believe it.
-inline constexpr std::uint32_t advertised_size_max = 16U << 20;
+/// Bytes of one segment. Any size is served; what is advertised has to please drivers. It is never
+/// 0: drivers believe it. And 126 segments of it are fewer than 2^16 sectors: SeaBIOS 1.16 keeps
+/// that product in 16 bits, and reads 0 sectors at a time for ever where it comes out as 0.
+inline constexpr std::uint32_t advertised_size_max = 256U << 10;
+static_assert(advertised_seg_max * advertised_size_max / sector_bytes < 65536);
 
 /// The virtio-blk bits this disk offers (5.2.3); transport and ring bits are the session's.
 /// `queues` is the number of request queues, at least 1.

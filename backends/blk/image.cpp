@@ -93,26 +93,25 @@ Result<void> open_file(Image& image, const ImageOptions& options) {
   return {};
 }
 
-Result<void> measure(Image& image, const struct stat& status) {
-  Disk& disk = image.disk;
-  disk.size_bytes = static_cast<std::uint64_t>(status.st_size);
-  if (image.is_device && ::ioctl(image.file.get(), BLKGETSIZE64, &disk.size_bytes) != 0) {
+Result<std::uint64_t> measure(const Image& image, const struct stat& status) {
+  auto size_bytes = static_cast<std::uint64_t>(status.st_size);
+  if (image.is_device && ::ioctl(image.file.get(), BLKGETSIZE64, &size_bytes) != 0) {
     return refuse(image.path, std::string("the device does not tell its size (") +
                                   std::strerror(errno) + "); check the device");
   }
-  if (disk.size_bytes == 0) {
+  if (size_bytes == 0) {
     return refuse(image.path,
                   image.is_device
                       ? std::string("the device is empty; insert or set up its medium")
                       : "is empty; give it a size, e.g. with truncate -s 10G " + image.path);
   }
-  if (disk.size_bytes % sector_bytes != 0) {
+  if (size_bytes % sector_bytes != 0) {
     return refuse(image.path,
-                  "its size of " + std::to_string(disk.size_bytes) +
+                  "its size of " + std::to_string(size_bytes) +
                       " bytes is no multiple of 512; round it up with truncate -s %512 " +
                       image.path);
   }
-  return {};
+  return size_bytes;
 }
 
 Result<void> check_device(const Image& image, const struct stat& status) {
@@ -181,7 +180,9 @@ Result<Image> Image::open(const ImageOptions& options) {
   image.disk.read_only = options.read_only;
   image.disk.write_cache = write_cache(options.cache);
 
-  if (auto measured = measure(image, status); !measured) return std::unexpected(measured.error());
+  const auto size_bytes = measure(image, status);
+  if (!size_bytes) return std::unexpected(size_bytes.error());
+  image.disk.size_bytes = *size_bytes;
   if (image.is_device) {
     if (auto fit = check_device(image, status); !fit) return std::unexpected(fit.error());
   }
@@ -202,6 +203,14 @@ Result<Image> Image::open(const ImageOptions& options) {
                           "should see the disk inside, convert it with qemu-img convert -O raw");
   }
   return image;
+}
+
+Result<std::uint64_t> Image::size_now() const {
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) {
+    return vhost::fail_errno(vhost::Fault::host, "cannot look at the image");
+  }
+  return measure(*this, status);
 }
 
 }  // namespace blk

@@ -42,6 +42,9 @@ struct Image {
   /// see image_lock.hpp.
   [[nodiscard]] static vhost::Result<Image> open(const ImageOptions& options);
 
+  /// The size of the file or device now, in bytes; refuses what open() would refuse.
+  [[nodiscard]] vhost::Result<std::uint64_t> size_now() const;
+
   std::string path;
   bool is_device = false;
   bool read_only = false;

@@ -90,7 +90,7 @@ std::unexpected<vhost::Error> refuse(const Image& image, Attempt why, int error)
   const std::string subject = "--blk-file " + image.path + ": ";
   switch (why) {
     case Attempt::reader:
-      return vhost::fail(vhost::Fault::operator_,
+      return vhost::fail(vhost::Fault::host,
                          subject +
                              "another process has the image open and relies on it not to "
                              "change (QEMU, one of its tools, or another vhost-user-blk); "
@@ -100,7 +100,7 @@ std::unexpected<vhost::Error> refuse(const Image& image, Attempt why, int error)
                          subject + "cannot be locked (" + std::strerror(error) +
                              "); put it on a file system with locks, or mount that with them");
     default:
-      return vhost::fail(vhost::Fault::operator_,
+      return vhost::fail(vhost::Fault::host,
                          subject +
                              "another process has the image open for writing (QEMU, one of "
                              "its tools, or another vhost-user-blk); stop it first");

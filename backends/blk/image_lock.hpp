@@ -25,7 +25,8 @@ inline constexpr std::chrono::milliseconds default_lock_patience{2000};
 
 /// Takes the locks for the image as it is opened, to write or to read; they go with its
 /// descriptors. Sleeps between attempts. An error, with nothing locked, if somebody still is in
-/// the way after `patience`, or if the file system has no locks.
+/// the way after `patience` (Fault::host: it may go away, so trying again later makes sense), or if
+/// the file system has no locks.
 [[nodiscard]] vhost::Result<void> lock_image(
     const Image& image, std::chrono::milliseconds patience = default_lock_patience);
 

@@ -117,7 +117,7 @@ Result<std::unique_ptr<Daemon>> Daemon::start(const Settings& settings) {
   auto endpoint = open_endpoint(settings);
   if (!endpoint) return std::unexpected(endpoint.error());
   auto server = vhost::Server::start(daemon->loop_, *daemon->device_, std::move(*endpoint),
-                                     common::log::LibrarySink{});
+                                     common::log::write_library_line);
   if (!server) return std::unexpected(server.error());
   daemon->server_ = std::move(*server);
   if (auto watched = daemon->watch(); !watched) return std::unexpected(watched.error());
@@ -176,7 +176,7 @@ Result<void> Daemon::watch() {
 void Daemon::on_hangup() {
   (void)common::next_signal(hangups_);
   if (!image_) return;
-  const auto size = measure(*image_);
+  const auto size = image_->size_now();
   if (!size) {
     common::log::warning("{}", size.error().what);
   } else if (*size != device_->disk().size_bytes) {

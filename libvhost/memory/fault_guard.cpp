@@ -34,6 +34,8 @@ bool replace_range_of(std::uintptr_t address) {
     const std::uintptr_t begin = slot.begin.load(std::memory_order_acquire);
     const std::size_t length = slot.length.load(std::memory_order_relaxed);
     if (begin == 0 || address - begin >= length) continue;
+    // Released and taken again meanwhile: the length may be another range's.
+    if (slot.begin.load(std::memory_order_acquire) != begin) continue;
     // The address is in a range of ours: no other memory can be hit by MAP_FIXED.
     void* const laid = ::mmap(reinterpret_cast<void*>(begin), length, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
@@ -48,7 +50,8 @@ bool replace_range_of(std::uintptr_t address) {
 
 void on_sigbus(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
-  const bool ours = replace_range_of(reinterpret_cast<std::uintptr_t>(info->si_addr));
+  const bool sent = info->si_code <= 0;  // by a process: there is no address, and no second fault
+  const bool ours = !sent && replace_range_of(reinterpret_cast<std::uintptr_t>(info->si_addr));
   errno = saved_errno;
   if (ours) return;
 
@@ -57,6 +60,7 @@ void on_sigbus(int signal, siginfo_t* info, void* context) {
     return;
   }
   ::sigaction(SIGBUS, &previous, nullptr);  // the access faults again and does what it always did
+  if (sent) ::raise(SIGBUS);
 }
 
 }  // namespace

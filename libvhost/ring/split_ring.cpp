@@ -72,6 +72,12 @@ class SplitSource {
 };
 static_assert(DescSource<SplitSource>);
 
+/// There is an area, and its indexes are at even addresses. The front-end's addresses are, but a
+/// region may begin anywhere in its file.
+[[nodiscard]] bool holds_indexes(const std::byte* area) {
+  return area != nullptr && reinterpret_cast<std::uintptr_t>(area) % 2 == 0;
+}
+
 }  // namespace
 
 SplitRing::SplitRing(const RingSetup& setup, InflightSection inflight)
@@ -109,8 +115,19 @@ bool SplitRing::move_to(std::shared_ptr<const MemoryMap> memory) {
   used_ = memory->at(setup_.used, layout_.used_bytes(setup_.event_idx)).data();
   memory_ = std::move(memory);
   hint_ = {};
-  broken_ = broken_ || descriptors_.empty() || available_ == nullptr || used_ == nullptr;
+  if (descriptors_.empty() || !holds_indexes(available_) || !holds_indexes(used_)) leave_memory();
   return !broken_;
+}
+
+/// Breaks the ring and lets its verbs write where nobody looks: the device may still give back
+/// what is in flight, and needs no check for that.
+void SplitRing::leave_memory() {
+  broken_ = true;
+  const std::size_t bytes = layout_.available_bytes(true) + layout_.used_bytes(true);
+  nowhere_ = std::make_shared<std::vector<std::uint32_t>>(bytes / sizeof(std::uint32_t) + 1);
+  descriptors_ = {};
+  used_ = std::as_writable_bytes(std::span(*nowhere_)).data();
+  available_ = used_ + layout_.used_bytes(true);
 }
 
 Pop SplitRing::broken() {
@@ -118,10 +135,9 @@ Pop SplitRing::broken() {
   return Pop::broken;
 }
 
-/// Reads the available index. The acquire makes the entries and descriptors behind it visible.
-bool SplitRing::look_for_more() {
-  seen_avail_ = load_acquire(available_ + SplitLayout::idx_at);
-  return seen_avail_ != next_avail_;
+/// The acquire makes the entries and descriptors behind the index visible.
+std::uint16_t SplitRing::available_index() const {
+  return load_acquire(available_ + SplitLayout::idx_at);
 }
 
 Pop SplitRing::pop(Chain& chain) {
@@ -132,7 +148,8 @@ Pop SplitRing::pop(Chain& chain) {
     return pop;
   }
   if (next_avail_ == seen_avail_) {
-    if (!look_for_more()) return Pop::empty;
+    seen_avail_ = available_index();
+    if (seen_avail_ == next_avail_) return Pop::empty;
     // A driver cannot have offered more than the ring holds.
     if (static_cast<std::uint16_t>(seen_avail_ - next_avail_) > layout_.size) return broken();
   }
@@ -195,7 +212,8 @@ bool SplitRing::arm_kick() {
     store_relaxed(used_ + SplitLayout::flags_at, 0);
   }
   full_barrier();  // the request is visible before the last look
-  return !owed_.empty() || look_for_more();
+  // pop() reads the index again, and checks it.
+  return !owed_.empty() || available_index() != next_avail_;
 }
 
 void SplitRing::disarm_kick() {

@@ -84,9 +84,10 @@ class SplitRing {
 
  private:
   SplitRing(const RingSetup& setup, InflightSection inflight);
-  [[nodiscard]] bool look_for_more();
+  [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop broken();
+  void leave_memory();
 
   // Where the areas are; changed by move_to() alone.
   RingSetup setup_;
@@ -95,6 +96,7 @@ class SplitRing {
   std::span<std::byte> descriptors_;
   std::byte* available_ = nullptr;
   std::byte* used_ = nullptr;
+  std::shared_ptr<std::vector<std::uint32_t>> nowhere_;  // stands for areas that were taken away
 
   // Our positions, free-running modulo 2^16.
   std::uint16_t next_avail_ = 0;  // the next entry to pop

@@ -199,6 +199,16 @@ void DeviceState::stopped(std::uint16_t index, std::uint32_t base) {
   ring.setup.base = base;
 }
 
+void DeviceState::disable_all() {
+  const bool has_enable = has(accepted_, feature::protocol_features);
+  for (VringConfig& ring : rings_) {
+    ring.enabled = false;
+    if (has_enable) continue;
+    ring.kick_mode = Kick::none;  // there is no SET_VRING_ENABLE: a new kick starts it
+    ring.kick = nullptr;
+  }
+}
+
 void DeviceState::reset() {
   accepted_ = 0;
   status_ = 0;

@@ -94,6 +94,8 @@ class DeviceState {
   /// After GET_VRING_BASE: it keeps its configuration and waits for a new kick descriptor.
   void stopped(std::uint16_t index, std::uint32_t base);
 
+  /// RESET_OWNER: no ring may run until the front-end says so again.
+  void disable_all();
   /// RESET_DEVICE: as a device that nobody has configured. What belongs to the connection stays:
   /// protocol features, and the call and error descriptors, which a front-end sends only once.
   /// No ring may be running.

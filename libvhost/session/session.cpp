@@ -120,9 +120,7 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::get_max_mem_slots: return Reply::of(std::uint64_t{MemoryMap::max_regions});
     case Request::get_status: return Reply::of(std::uint64_t{state_.status()});
     case Request::set_owner: return std::nullopt;
-    case Request::reset_owner:
-      for (VringConfig& ring : state_.rings()) ring.enabled = false;
-      return done(stop_all());
+    case Request::reset_owner: state_.disable_all(); return done(stop_all());
     case Request::set_features: {
       const auto accepted = state_.set_features(payload_as<std::uint64_t>(message));
       if (accepted && !state_.any_running()) device_.set_features(state_.accepted());

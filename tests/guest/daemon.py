@@ -15,6 +15,7 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,20 @@ class Daemon:
         status = self._process.status() if self._process else None
         if status is not None:
             raise DaemonError(f"the daemon ended unasked, with status {status}")
+
+    def kill_when(self, moment: Callable[[], bool], timeout_seconds: float = 10.0) -> None:
+        """kill -9 at a moment for which `moment` is true: it is asked while the daemon is frozen."""
+        self.check_alive()
+        assert self._process is not None
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            self._process.freeze()
+            if moment():
+                self.kill()
+                return
+            self._process.thaw()
+            time.sleep(0.003)
+        raise DaemonError(f"the moment to kill did not come in {timeout_seconds} s")
 
     def kill(self) -> None:
         """kill -9, and its exit awaited."""

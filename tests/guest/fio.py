@@ -62,8 +62,3 @@ def completed(guest: Guest, disk: str = "vda") -> int:
     """Requests that the disk has completed since it was found."""
     fields = guest.run(f"cat /sys/block/{disk}/stat").split()
     return sum(int(fields[column]) for column in (0, 4, 11, 15))
-
-
-def outstanding(guest: Guest, disk: str = "vda") -> int:
-    """Requests that the guest has given to the disk and got no answer to."""
-    return sum(int(word) for word in guest.run(f"cat /sys/block/{disk}/inflight").split())

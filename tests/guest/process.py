@@ -7,6 +7,7 @@ process id is the program's. A process is ended by that id and by nothing else.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -32,6 +33,14 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         self._child.send_signal(number)
+
+    def freeze(self) -> None:
+        """Stops it where it is; returns when it stands. thaw() lets it go on."""
+        self._child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
+    def thaw(self) -> None:
+        self._child.send_signal(signal.SIGCONT)
 
     def wait(self, timeout_seconds: float) -> int:
         return self._child.wait(timeout_seconds)

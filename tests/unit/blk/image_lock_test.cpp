@@ -176,7 +176,7 @@ TEST_F(BlkImageLock, TwoWritersRefuseEachOther) {
   ASSERT_TRUE(lock_image(first, 0ms));
   const auto refused = lock_image(second, 0ms);
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().fault, vhost::Fault::operator_);
+  EXPECT_EQ(refused.error().fault, vhost::Fault::host);
   EXPECT_THAT(refused.error().what,
               AllOf(HasSubstr("--blk-file " + path_), HasSubstr("open for writing")));
 }

@@ -1,0 +1,181 @@
+#include <algorithm>
+
+#include "tests/unit/session/session_fixture.hpp"
+
+/* Configuration space, status, reset and the back-end's own channel. */
+namespace vhost::tests {
+namespace {
+
+class SessionDeviceTest : public SessionTest {
+ protected:
+  SessionDeviceTest() { negotiate(); }
+
+  static std::vector<std::byte> config(std::uint32_t offset, std::uint32_t size, std::size_t bytes,
+                                       std::uint32_t flags = 0) {
+    const ConfigHeader header{offset, size, flags};
+    std::vector<std::byte> payload(sizeof header + bytes);
+    std::memcpy(payload.data(), &header, sizeof header);
+    return payload;
+  }
+  std::optional<Message> get(const std::vector<std::byte>& payload) {
+    if (!frontend_.send(static_cast<std::uint32_t>(Request::get_config), payload)) return {};
+    return frontend_.reply();
+  }
+  std::optional<std::uint64_t> status() {
+    return frontend_.ask<std::uint64_t>(Request::get_status);
+  }
+  Outcome set_status(std::uint64_t value) { return frontend_.tell(Request::set_status, value); }
+};
+
+TEST_F(SessionDeviceTest, ReadsTheConfigurationInAnyPieces) {
+  for (const std::uint32_t size : {1u, 36u, 57u, 60u, 61u, 255u, 256u}) {
+    for (const std::uint32_t offset : {0u, 1u, 32u, 59u, 60u, 1000u, UINT32_MAX}) {
+      const auto answer = get(config(offset, size, size));
+      ASSERT_TRUE(answer);
+      ASSERT_EQ(answer->payload.size(), sizeof(ConfigHeader) + size);
+      std::vector<std::byte> expected(size);
+      device_.read_config(offset, expected);
+      EXPECT_TRUE(std::ranges::equal(std::span(answer->payload).subspan(12), expected));
+      const auto header = read_once<ConfigHeader>(answer->payload.data());
+      EXPECT_EQ(header.offset_bytes, offset);
+      EXPECT_EQ(header.size_bytes, size);
+    }
+  }
+}
+
+TEST_F(SessionDeviceTest, SaysNoToAConfigurationOfAnImpossibleSize) {
+  for (const auto& payload : {config(0, 0, 0), config(0, 257, 257), config(0, 8, 9),
+                              config(0, 9, 8), config(0, UINT32_MAX, 4)}) {
+    const auto answer = get(payload);
+    ASSERT_TRUE(answer);
+    EXPECT_TRUE(answer->payload.empty()) << "no payload means an error";
+    EXPECT_TRUE(frontend_.connected());
+  }
+}
+
+TEST_F(SessionDeviceTest, WritesTheConfigurationWhereTheDeviceLetsIt) {
+  auto payload = config(FakeDevice::writable_offset, 1, 1);
+  payload.back() = std::byte{1};
+  EXPECT_EQ(frontend_.tell(Request::set_config, payload), Outcome::done);
+  EXPECT_EQ(device_.written, std::byte{1});
+  EXPECT_EQ(frontend_.tell(Request::set_config, config(0, 1, 1)), Outcome::refused);
+  EXPECT_EQ(frontend_.tell(Request::set_config, config(32, 2, 1)), Outcome::refused);
+  EXPECT_EQ(frontend_.tell(Request::set_config, config(32, 1, 1, 2)), Outcome::refused);
+}
+
+TEST_F(SessionDeviceTest, KeepsTheStatus) {
+  EXPECT_EQ(status(), 0u);
+  EXPECT_EQ(set_status(0xf), Outcome::done);
+  EXPECT_EQ(status(), 0xfu);
+  EXPECT_EQ(set_status(0x100), Outcome::refused);
+  EXPECT_EQ(status(), 0xfu);
+}
+
+TEST_F(SessionDeviceTest, TakesFeaturesOkBackWhenItRefusedTheFeatures) {
+  EXPECT_EQ(frontend_.tell(Request::set_features, bit(63)), Outcome::refused);
+  EXPECT_EQ(set_status(status::acknowledge | status::driver | status::features_ok), Outcome::done);
+  EXPECT_EQ(status(), std::uint64_t{status::acknowledge | status::driver});
+  EXPECT_EQ(set_status(0), Outcome::done);
+  EXPECT_EQ(set_status(0xb), Outcome::done);
+  EXPECT_EQ(status(), 0xbu);
+}
+
+TEST_F(SessionDeviceTest, StopsAsQemu72Does) {
+  start(0, 9);
+  EXPECT_EQ(set_status(0), Outcome::done);
+  EXPECT_EQ(device_.stops[0], 0) << "the rings outlast the status";
+  EXPECT_EQ(frontend_.enable(0, 0), Outcome::done);
+  EXPECT_EQ(frontend_.get_base(0), 9u);
+}
+
+TEST_F(SessionDeviceTest, StopsAsQemu10Does) {
+  start(0, 9);
+  EXPECT_EQ(frontend_.enable(0, 0), Outcome::done);
+  EXPECT_EQ(frontend_.get_base(0), 9u);
+  EXPECT_EQ(set_status(0), Outcome::done);
+  EXPECT_EQ(frontend_.tell(Request::reset_device), Outcome::done);
+  EXPECT_EQ(device_.stops[0], 1);
+}
+
+TEST_F(SessionDeviceTest, ResetForgetsTheRingsAndKeepsTheConnection) {
+  ASSERT_EQ(frontend_.vring_fd(Request::set_vring_call, 0, call_), Outcome::done);
+  start(0, 9);
+  ASSERT_EQ(set_status(0xf), Outcome::done);
+  EXPECT_EQ(frontend_.tell(Request::reset_device), Outcome::done);
+  EXPECT_TRUE(device_.running.empty());
+  EXPECT_EQ(device_.accepted, 0u);
+  EXPECT_EQ(status(), 0u);
+  EXPECT_EQ(frontend_.session().info().features, 0u);
+  EXPECT_EQ(frontend_.session().info().protocol_features, DeviceState::protocol_features);
+  EXPECT_EQ(frontend_.get_base(0), 0u);
+
+  ASSERT_EQ(frontend_.tell(Request::set_features, FakeFrontend::usual_features), Outcome::done);
+  start(0);
+  EXPECT_NE(device_.running.at(0).call, nullptr) << "a front-end sends that only once";
+}
+
+TEST_F(SessionDeviceTest, ResetsWhatNobodyConfigured) {
+  EXPECT_EQ(frontend_.tell(Request::reset_device), Outcome::done);
+  EXPECT_EQ(frontend_.tell(Request::reset_owner), Outcome::done);
+}
+
+TEST_F(SessionDeviceTest, RefusesOtherProtocolFeaturesWhileARingRuns) {
+  start(0);
+  EXPECT_EQ(frontend_.tell(Request::set_protocol_features, std::uint64_t{0}), Outcome::refused);
+}
+
+// ---------------------------------------------------------------- the back-end's channel
+
+class BackendChannelTest : public SessionDeviceTest {
+ protected:
+  BackendChannelTest() {
+    std::array<int, 2> pair{};
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()), 0);
+    ours_ = UniqueFd(pair[0]);
+    theirs_ = UniqueFd(pair[1]);
+  }
+  UniqueFd ours_, theirs_;
+};
+
+TEST_F(BackendChannelTest, TellsOfAConfigurationChange) {
+  ASSERT_EQ(frontend_.tell(Request::set_backend_req_fd, {}, std::array{theirs_.get()}),
+            Outcome::done);
+  frontend_.session().notify_config_change();
+  Header header{};
+  ASSERT_EQ(::recv(ours_.get(), &header, sizeof header, MSG_DONTWAIT), 12);
+  EXPECT_EQ(header.request, static_cast<std::uint32_t>(BackendRequest::config_change));
+  EXPECT_EQ(header.flags, header_version) << "no answer is asked for: it would deadlock";
+  EXPECT_EQ(header.payload_bytes, 0u);
+}
+
+TEST_F(BackendChannelTest, TellsNobodyWithoutAChannelOrTheFeature) {
+  frontend_.session().notify_config_change();
+  FakeFrontend other(device_);
+  other.negotiate(FakeFrontend::usual_features,
+                  DeviceState::protocol_features & ~bit(protocol_feature::config));
+  ASSERT_EQ(other.tell(Request::set_backend_req_fd, {}, std::array{theirs_.get()}), Outcome::done);
+  other.session().notify_config_change();
+  Header header{};
+  EXPECT_EQ(::recv(ours_.get(), &header, sizeof header, MSG_DONTWAIT), -1);
+}
+
+TEST_F(BackendChannelTest, DoesNotWaitForAFullChannel) {
+  ASSERT_EQ(frontend_.tell(Request::set_backend_req_fd, {}, std::array{theirs_.get()}),
+            Outcome::done);
+  for (int i = 0; i < 20'000; ++i) frontend_.session().notify_config_change();
+  EXPECT_TRUE(frontend_.connected());
+}
+
+TEST_F(BackendChannelTest, SurvivesAChannelThatIsNoSocketOrIsClosed) {
+  ASSERT_EQ(frontend_.tell(Request::set_backend_req_fd, {}, std::array{call_.get()}),
+            Outcome::done);
+  frontend_.session().notify_config_change();
+  ASSERT_EQ(frontend_.tell(Request::set_backend_req_fd, {}, std::array{theirs_.get()}),
+            Outcome::done);
+  ours_ = UniqueFd();
+  frontend_.session().notify_config_change();
+  EXPECT_TRUE(frontend_.connected());
+}
+
+}  // namespace
+}  // namespace vhost::tests
