@@ -11,7 +11,7 @@ enum class Pattern : std::uint8_t { random, sequential };
 enum class Mode : std::uint8_t { polling, interrupt };
 
 struct Plan {
-  std::string socket;
+  std::string socket{};
   std::uint16_t queues = 1;
   std::uint16_t depth = 1;  ///< requests in flight on each queue
   std::uint64_t block_bytes = 4096;
@@ -33,7 +33,7 @@ struct Plan {
 
   bool json = false;
   bool calibrate = false;
-  std::vector<unsigned> cpus;
+  std::vector<unsigned> cpus{};
   std::uint64_t target_pid = 0;
 };
 
