@@ -391,8 +391,8 @@ vhost::Result<std::unique_ptr<Worker>> make(const WorkerSetup& setup,
 vhost::Result<std::unique_ptr<Worker>> make_file_worker(const WorkerSetup& setup,
                                                         const Image& image,
                                                         const std::atomic<bool>& durable_writes) {
-  return make<FileEngine>(
-      setup, [&](Uring& uring) { return FileEngine(image, durable_writes, uring); });
+  return make<FileEngine>(setup,
+                          [&](Uring& uring) { return FileEngine(image, durable_writes, uring); });
 }
 
 vhost::Result<std::unique_ptr<Worker>> make_null_worker(const WorkerSetup& setup) {
