@@ -4,6 +4,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <climits>
@@ -81,6 +82,8 @@ void FileEngine::begin(Slot& slot, io_uring_sqe* entry) const {
 std::optional<Status> FileEngine::start(Slot& slot) {
   const Request& request = slot.request;
   slot.progress = {};
+  if (Slot* const first = std::exchange(lone_read_, nullptr)) move_part(*first);
+  ++started_;
   switch (request.op) {
     case Op::flush:
       if (ignores_flush(image_.cache)) return Status::ok;
@@ -95,7 +98,9 @@ std::optional<Status> FileEngine::start(Slot& slot) {
   const bool needs_bounce = image_.direct &&
                             aligned_range(request.offset_bytes, request.length_bytes) &&
                             !aligned_memory(slot);
-  if (!needs_bounce) {
+  if (!image_.direct && request.op == Op::read && started_ == 1) {
+    lone_read_ = &slot;  // until something else comes, or the burst ends
+  } else if (!needs_bounce) {
     move_part(slot);
   } else if (borrow_bounce(slot)) {
     move_bounced_part(slot);
@@ -103,6 +108,24 @@ std::optional<Status> FileEngine::start(Slot& slot) {
     waiting_for_bounce_.push_back(&slot);
   }
   return std::nullopt;
+}
+
+std::optional<FileEngine::Done> FileEngine::end_burst() {
+  started_ = 0;
+  Slot* const slot = std::exchange(lone_read_, nullptr);
+  if (slot == nullptr) return std::nullopt;
+  if (read_at_once(*slot)) return Done{slot, Status::ok};
+  move_part(*slot);
+  return std::nullopt;
+}
+
+/// Reads all of the request from the page cache, if all of it is there.
+bool FileEngine::read_at_once(Slot& slot) {
+  const auto pieces = slot.progress.pieces;
+  if (pieces.size() > IOV_MAX) return false;
+  const ssize_t got = ::preadv2(image_.file.get(), pieces.data(), static_cast<int>(pieces.size()),
+                                static_cast<off_t>(slot.request.offset_bytes), RWF_NOWAIT);
+  return got >= 0 && static_cast<std::uint64_t>(got) == slot.request.length_bytes;
 }
 
 /// Moves as many of the pieces as one operation takes, straight from or to the guest's pages.

@@ -12,6 +12,11 @@ class NullEngine {
   [[nodiscard]] vhost::Result<void> prepare() { return {}; }
 
   [[nodiscard]] std::optional<Status> start(Slot&) { return Status::ok; }
+  struct Done {
+    Slot* slot;
+    Status status;
+  };
+  [[nodiscard]] std::optional<Done> end_burst() { return std::nullopt; }
   [[nodiscard]] std::optional<Status> complete(Slot&, int) { return Status::ok; }
   [[nodiscard]] std::uint64_t take_bounced() { return 0; }
 };

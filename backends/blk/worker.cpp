@@ -256,6 +256,9 @@ class Loop final : public Worker {
         queue->stats().bounced.add(bounced);
       }
     }
+    if (const auto done = engine_->end_burst()) {
+      done->slot->queue->finish(*done->slot, done->status, now_ns());
+    }
     uring_->look();
     moved |= let_in();
     publish();
