@@ -19,7 +19,7 @@ class Served : public ::testing::Test {
   }
   void restart(const Strings& flags = {}) {
     Strings all{"--socket-path", socket, "--blk-file",       image,
-                "--stats-file",  stats,  "--stats-interval", "0.02"};
+                "--stats-file",  stats,  "--stats-interval", interval};
     all.insert(all.end(), flags.begin(), flags.end());
     daemon = std::make_unique<Daemon>(folder, all);
   }
@@ -34,6 +34,7 @@ class Served : public ::testing::Test {
   const std::string socket = folder / "socket";
   const std::string stats = folder / "stats.json";
   std::string image;
+  std::string interval = "0.02";
   std::unique_ptr<Daemon> daemon;
 };
 

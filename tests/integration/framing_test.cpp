@@ -109,19 +109,31 @@ TEST_F(Framing, TheIdFillsARoomOfAnySize) {
     ASSERT_EQ(disk->perform(cut(0, {16}), cut(header_bytes, {size, 1})), BlkStatus::ok) << size;
     const auto given = std::min<std::uint32_t>(size, 20);
     EXPECT_EQ(disk->used_length(), size > 20 ? 20 : size + 1) << size;
-    if (given > 0) EXPECT_EQ(data()[0], std::byte{'v'}) << size;
+    if (given > 0) {
+      EXPECT_EQ(data()[0], std::byte{'v'}) << size;
+    }
     EXPECT_EQ(data()[size + 1], std::byte{'x'}) << size;
   }
 }
 
-// Windows sends 515 pieces, and nothing says that 1024 (IOV_MAX) is the end.
-class ManyPieces : public Framing, public ::testing::WithParamInterface<std::uint32_t> {};
+// Windows sends 515 pieces. A chain may be as long as its ring, or 1024 descriptors in any.
+struct Pieces {
+  std::uint32_t data;
+  std::uint16_t ring;
+};
+class ManyPieces : public Framing, public ::testing::WithParamInterface<Pieces> {
+ protected:
+  void attach() {
+    BlkOptions options = with_queues(1, GetParam().ring);
+    options.queue.ring.indirect = 1100;
+    disk.reset();
+    disk.emplace(socket, options, 96 * mebi);
+  }
+};
 
 TEST_P(ManyPieces, InOneIndirectTableAreOneRequest) {
-  BlkOptions options;
-  options.queue.ring.indirect = 1100;
-  disk.emplace(socket, options);
-  const std::uint32_t pieces = GetParam();
+  attach();
+  const std::uint32_t pieces = GetParam().data;
   const Buffer big = disk->allocate(std::size_t{pieces} * 512, 512);
   std::vector<Segment> segments;
   for (std::uint32_t i = 0; i < pieces; ++i) segments.push_back(big.segment(i * 512, 512));
@@ -137,11 +149,27 @@ TEST_P(ManyPieces, InOneIndirectTableAreOneRequest) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Counts, ManyPieces, ::testing::Values(126, 513, 1022, 1023, 1025));
+INSTANTIATE_TEST_SUITE_P(Counts, ManyPieces,
+                         ::testing::Values(Pieces{126, 128}, Pieces{513, 128}, Pieces{1022, 128},
+                                           Pieces{1023, 2048}, Pieces{1025, 2048}),
+                         [](const auto& test) {
+                           return std::to_string(test.param.data) + "InARingOf" +
+                                  std::to_string(test.param.ring);
+                         });
+
+TEST_F(Framing, AChainLongerThanItsRingAndThan1024DescriptorsBreaksTheRing) {
+  BlkOptions options;
+  options.queue.ring.indirect = 1100;
+  disk.reset();
+  disk.emplace(socket, options);
+  const std::vector<Segment> segments(1023, disk->allocate(512).segment());
+  EXPECT_FALSE((*disk)->perform({.data = segments}));
+}
 
 TEST_F(Framing, ManyLongRequestsAtOnceAllComeBack) {
   BlkOptions options;
   options.queue.ring.indirect = 600;
+  disk.reset();
   disk.emplace(socket, options);
   const Buffer big = disk->allocate(513 * 512, 512);
   std::vector<Segment> segments;
