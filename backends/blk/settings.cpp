@@ -34,19 +34,13 @@ void declare_disk(Options& options, Settings& settings, std::uint64_t& null_byte
       "Serve a disk of this size that keeps nothing, for measuring. Reads leave buffers as they "
       "are.");
   options.toggle("--read-only", settings.read_only, "The guest may not write.");
-  options.choice("--cache", settings.cache,
-                 {{"none", CacheMode::none},
-                  {"writeback", CacheMode::writeback},
-                  {"writethrough", CacheMode::writethrough},
-                  {"directsync", CacheMode::directsync},
-                  {"unsafe", CacheMode::unsafe}},
+  options.choice("--cache", settings.cache, cache_mode_names,
                  "How writes reach the storage, as QEMU means it. Default: none.");
   options.text("--serial", settings.serial, "TEXT",
                "The disk's serial, 1 to 20 printable characters. Default: derived from the image.");
 }
 
 void declare_service(Options& options, Settings& settings) {
-  using common::log::Level;
   options.number("--queues", settings.queues, 1, 256,
                  "Queues that a front-end may use at most. An unused one costs nothing. Default: "
                  "256.");
@@ -57,13 +51,7 @@ void declare_service(Options& options, Settings& settings) {
                "Write statistics there, as JSON (docs/stats.md).");
   options.duration("--stats-interval", settings.stats_interval, std::chrono::milliseconds(10),
                    std::chrono::hours(24), "How often. Default: 1 s.");
-  options.choice("--log-level", settings.log_level,
-                 {{"trace", Level::trace},
-                  {"debug", Level::debug},
-                  {"info", Level::info},
-                  {"warning", Level::warning},
-                  {"error", Level::error},
-                  {"off", Level::off}},
+  options.choice("--log-level", settings.log_level, common::log::level_names,
                  "What is written to stderr. Default: info.");
 }
 
