@@ -270,8 +270,8 @@ TEST_F(Lifecycle, AfterLoadItSleeps) {
   ::usleep(100'000);
   const auto before = daemon->cpu_time();
   ::usleep(2'000'000);
-  // Fifty documents a second are written meanwhile; all else has to be silence.
-  EXPECT_LE((daemon->cpu_time() - before).count(), 60 * slowness);
+  // Fifty documents a second are written meanwhile; a worker that looked on would take seconds.
+  EXPECT_LE((daemon->cpu_time() - before).count(), 200 * slowness);
 }
 
 }  // namespace
