@@ -1,5 +1,7 @@
 #include "backends/blk/settings.hpp"
 
+#include <unistd.h>
+
 #include "backends/blk/serial.hpp"
 #include "backends/blk/virtio_blk.hpp"
 #include "common/cpu.hpp"
@@ -63,6 +65,10 @@ vhost::Result<void> check(const Settings& settings) {
   if (!settings.fd && settings.socket_path.empty()) {
     return vhost::fail(Fault::operator_,
                        "--socket-path is missing; give the path of the socket for QEMU's -chardev");
+  }
+  if (settings.fd == STDERR_FILENO) {
+    return vhost::fail(Fault::operator_,
+                       "--fd: 2 is where errors are written; hand the socket over as another");
   }
   if (settings.client && settings.fd) {
     return vhost::fail(Fault::operator_, "--client goes with --socket-path, not with --fd");
