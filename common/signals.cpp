@@ -10,7 +10,9 @@ namespace common {
 using vhost::Fault;
 using vhost::UniqueFd;
 
-vhost::Result<UniqueFd> catch_end_signals() { return catch_signals({SIGTERM, SIGINT}); }
+vhost::Result<UniqueFd> catch_end_signals() {
+  return catch_signals({SIGTERM, SIGINT});
+}
 
 vhost::Result<UniqueFd> catch_signals(std::initializer_list<int> wanted) {
   sigset_t set;
