@@ -45,7 +45,8 @@ std::optional<std::string> take_quoted(std::string_view& text) {
       return value;
     }
     if (c == '\\' && quote == '"') {
-      if (++i == text.size() || (text[i] != '"' && text[i] != '\\')) return std::nullopt;
+      ++i;
+      if (i == text.size() || (text[i] != '"' && text[i] != '\\')) return std::nullopt;
       c = text[i];
     }
     value.push_back(c);

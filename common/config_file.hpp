@@ -3,9 +3,10 @@
  * The configuration file: the flags of the command line without their dashes, one a line.
  *
  *   # a comment
- *   socket-path = "/run/vhost-user-blk/disk0.sock"   # "..." takes \" and \\, '...' takes all as it
- * is queues = 4                                       # a bare word ends at a space or a '#' cpus =
- * 0,2-3 read-only = true
+ *   socket-path = "/run/disk0.sock"   # "..." takes \" and \\, '...' takes all as it is
+ *   queues = 4                        # a bare word ends at a space or a '#'
+ *   cpus = 0,2-3
+ *   read-only = true
  *
  * That is a part of TOML (and of INI, but for bare words with spaces): tables, arrays and values
  * over several lines have no use here and are refused. We parse it ourselves because CLI11 2.1.2
