@@ -44,7 +44,9 @@ ConfigSpace::ConfigSpace(const Disk& disk, std::uint16_t queues) : write_cache_(
 }
 
 void ConfigSpace::read(std::uint32_t offset_bytes, std::span<std::byte> out) const {
-  const auto whole = std::as_bytes(std::span(&config_, 1));
+  Config now = config_;
+  now.writeback = writeback_ && !held_off_ ? 1 : 0;
+  const auto whole = std::as_bytes(std::span(&now, 1));
   std::ranges::fill(out, std::byte{0});
   if (offset_bytes >= whole.size()) return;
   const std::size_t length = std::min(out.size(), whole.size() - offset_bytes);
@@ -57,17 +59,18 @@ bool ConfigSpace::write(std::uint32_t offset_bytes, std::span<const std::byte> i
   if (offset_bytes != offsetof(Config, writeback) || in.size() != 1) return false;
   const auto value = std::to_integer<std::uint8_t>(in.front());
   if (value > 1) return false;
-  config_.writeback = value;
+  writeback_ = value == 1;
+  held_off_ = false;
   return true;
 }
 
 void ConfigSpace::start_driver(std::uint64_t acked) {
   const bool cannot_flush = (acked & feature::config_wce) != 0 && (acked & feature::flush) == 0;
-  config_.writeback = write_cache_ && !cannot_flush ? 1 : 0;
+  held_off_ = cannot_flush;
 }
 
 bool ConfigSpace::durable_writes(std::uint64_t acked) const {
-  if ((acked & feature::config_wce) != 0) return config_.writeback == 0;
+  if ((acked & feature::config_wce) != 0) return !writeback_ || held_off_;
   if ((acked & feature::flush) == 0) return true;
   return !write_cache_;
 }

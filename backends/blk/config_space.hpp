@@ -46,9 +46,15 @@ class ConfigSpace {
   [[nodiscard]] bool write(std::uint32_t offset_bytes, std::span<const std::byte> in,
                            std::uint64_t acked);
 
-  /// A (new) driver has acknowledged features: `writeback` is again what the disk was opened with,
-  /// but 0 if the driver can set it and cannot flush (5.2.5.2).
+  /// A driver has acknowledged features. One that can set `writeback` and cannot flush finds it 0
+  /// until it sets it (5.2.5.2); otherwise it stays what it was, for QEMU shows drivers a copy of
+  /// its own over a reset.
   void start_driver(std::uint64_t acked);
+
+  [[nodiscard]] bool writeback() const { return writeback_; }
+  void set_writeback(bool on) { writeback_ = on; }
+  /// `writeback` is again what the disk was opened with.
+  void forget_writeback() { set_writeback(write_cache_); }
 
   /// True if a write must be on stable storage when it completes: the driver turned the write
   /// cache off, or cannot flush it, or it never was on (5.2.6.2). The caller adds
@@ -60,7 +66,9 @@ class ConfigSpace {
 
  private:
   Config config_{};
-  bool write_cache_;  // as the disk was opened
+  bool write_cache_;               // as the disk was opened
+  bool writeback_ = write_cache_;  // as drivers have set it since
+  bool held_off_ = false;          // reads as 0 whatever was set: this driver cannot flush
 };
 
 }  // namespace blk

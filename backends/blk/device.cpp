@@ -3,6 +3,16 @@
 #include "backends/blk/image.hpp"
 
 namespace blk {
+namespace {
+
+/// What a successor must know of the driver, in the keepsake.
+struct Note {
+  std::uint32_t magic;
+  std::uint32_t writeback;
+};
+constexpr std::uint32_t note_magic = 0x3162'7576;  // "vub1"
+
+}  // namespace
 
 Device::Device(Setup setup)
     : setup_(std::move(setup)), config_(setup_.disk, setup_.queues), stats_(setup_.queues) {
@@ -15,28 +25,45 @@ vhost::Result<std::unique_ptr<Device>> Device::create(Setup setup) {
   for (std::uint16_t i = 0; i < made.workers; ++i) {
     WorkerSetup worker{"blk-worker-" + std::to_string(i), {}, made.patience};
     if (!made.cpus.empty()) worker.cpus = {made.cpus[i % made.cpus.size()]};
-    auto started = made.image
-                       ? make_file_worker(worker, *made.image, device->durable_writes_)
-                       : make_null_worker(worker);
+    auto started = made.image ? make_file_worker(worker, *made.image, device->durable_writes_)
+                              : make_null_worker(worker);
     if (!started) return std::unexpected(started.error());
     device->workers_.push_back(std::move(*started));
   }
   return device;
 }
 
-std::uint64_t Device::features() const { return blk::features(setup_.disk, setup_.queues); }
+std::uint64_t Device::features() const {
+  return blk::features(setup_.disk, setup_.queues);
+}
 
 void Device::set_features(std::uint64_t accepted) {
   accepted_ = accepted;
+  may_be_another_ = accepted == 0;
+  if (accepted == 0) keepsake_.reset();
   config_.start_driver(accepted);
+  settle_durability();
+}
+
+void Device::keep_in(vhost::Keepsake keepsake) {
+  const auto note = vhost::read_once<Note>(keepsake.bytes.data());
+  keepsake_ = std::move(keepsake);
+  if (note.magic == note_magic) config_.set_writeback(note.writeback != 0);
   settle_durability();
 }
 
 void Device::settle_durability() {
   durable_writes_.store(!setup_.ignores_flush && config_.durable_writes(accepted_));
+  if (!keepsake_) return;
+  const Note note{note_magic, config_.writeback() ? 1U : 0U};
+  std::memcpy(keepsake_->bytes.data(), &note, sizeof note);
 }
 
-void Device::read_config(std::uint32_t offset_bytes, std::span<std::byte> out) const {
+void Device::read_config(std::uint32_t offset_bytes, std::span<std::byte> out) {
+  if (std::exchange(may_be_another_, false)) {
+    config_.forget_writeback();
+    settle_durability();
+  }
   config_.read(offset_bytes, out);
 }
 

@@ -12,6 +12,11 @@
  * virtio-blk as libvhost sees a device: what it offers, what its configuration space says, and
  * which worker serves which queue (index modulo workers).
  *
+ * The write cache that a driver turned off must stay off: over a reset, because QEMU shows the
+ * driver a copy of its own, over a reconnect, and over our death, by a note in the inflight region.
+ * Only a front-end that reads the configuration before it accepts features is a new machine, and
+ * finds the cache as the operator set it.
+ *
  * Everything that concerns a running queue is done by its worker, between two of its turns; this
  * class asks and waits. Thread: the control thread.
  */
@@ -34,9 +39,10 @@ class Device final : public vhost::Device {
   std::uint64_t features() const override;
   std::uint16_t max_queues() const override { return setup_.queues; }
   void set_features(std::uint64_t accepted) override;
-  void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) const override;
+  void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) override;
   vhost::Result<void> write_config(std::uint32_t offset_bytes,
                                    std::span<const std::byte> bytes) override;
+  void keep_in(vhost::Keepsake keepsake) override;
   void start_ring(std::uint16_t index, vhost::StartedRing ring) override;
   vhost::Result<vhost::AnyRing> stop_ring(std::uint16_t index) override;
   void set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd> call) override;
@@ -64,6 +70,8 @@ class Device final : public vhost::Device {
 
   Setup setup_;
   ConfigSpace config_;
+  std::optional<vhost::Keepsake> keepsake_;
+  bool may_be_another_ = true;  // nobody has accepted features since the last front-end left
   std::uint64_t accepted_ = 0;
   std::atomic<bool> durable_writes_ = false;
   bool abandoned_ = false;

@@ -19,6 +19,10 @@
  * few bounce buffers; a request that finds none free waits for one. An offset or length that is
  * not goes through the page cache, by the image's second descriptor.
  *
+ * A read that is alone in its burst, and whose data may be in the page cache, is tried by a plain
+ * system call that does not wait: that takes a third less time than a ring operation, and a guest
+ * with one request in flight waits for just that time.
+ *
  * Ranges are discarded by punching holes and zeroed by the file system, or by writing zeroes
  * where it cannot.
  *
@@ -38,6 +42,15 @@ class FileEngine {
   /// Begins the slot's request. A status: it is done already. Nothing: complete() will tell.
   [[nodiscard]] std::optional<Status> start(Slot& slot);
 
+  /// What a lone read came to.
+  struct Done {
+    Slot* slot;
+    Status status;
+  };
+  /// Ends a burst of start(): nothing more comes before the ring is submitted. A request that
+  /// could be done on the spot is given back.
+  [[nodiscard]] std::optional<Done> end_burst();
+
   /// An operation for this slot has ended with `result`, bytes or a negative errno. A status:
   /// the request is done. Nothing: it goes on.
   [[nodiscard]] std::optional<Status> complete(Slot& slot, int result);
@@ -53,6 +66,7 @@ class FileEngine {
   void gather(Slot& slot) const;
   void scatter(Slot& slot, std::uint64_t bytes) const;
 
+  [[nodiscard]] bool read_at_once(Slot& slot);
   void move_part(Slot& slot);
   void move_bounced_part(Slot& slot);
   void advance(Slot& slot, std::uint64_t bytes);
@@ -74,6 +88,8 @@ class FileEngine {
   std::vector<std::span<std::byte>> free_bounces_;
   std::size_t bounces_made_ = 0;
   std::vector<Slot*> waiting_for_bounce_;  // oldest first
+  Slot* lone_read_ = nullptr;  // the first read of a burst, as long as it is the only request
+  unsigned started_ = 0;       // in this burst
   std::uint64_t bounced_ = 0;
 };
 

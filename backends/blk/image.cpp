@@ -206,7 +206,7 @@ Result<Image> Image::open(const ImageOptions& options) {
 }
 
 Result<std::uint64_t> Image::size_now() const {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.get(), &status) != 0) {
     return vhost::fail_errno(vhost::Fault::host, "cannot look at the image");
   }

@@ -11,8 +11,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
 #include <optional>
+
+#include <nlohmann/json.hpp>
 
 #include "backends/blk/device.hpp"
 #include "backends/blk/image.hpp"
@@ -163,10 +164,10 @@ Result<void> Daemon::watch() {
   }
   if (const auto interval = service_.keep_alive_interval()) {
     // A sign of life is only given if every worker shows one, too.
-    auto timer = loop_.every(std::chrono::duration_cast<std::chrono::milliseconds>(*interval),
-                             [this] {
-                               if (device_->alive()) service_.keep_alive();
-                             });
+    auto timer =
+        loop_.every(std::chrono::duration_cast<std::chrono::milliseconds>(*interval), [this] {
+          if (device_->alive()) service_.keep_alive();
+        });
     if (!timer) return std::unexpected(timer.error());
     keep_alive_timer_ = std::move(*timer);
   }
@@ -187,13 +188,12 @@ void Daemon::on_hangup() {
 }
 
 void Daemon::write_stats() {
-  (void)stats_file_.write_json(stats_document(settings_, *device_, *server_,
-                                              std::chrono::steady_clock::now() - began_));
+  (void)stats_file_.write_json(
+      stats_document(settings_, *device_, *server_, std::chrono::steady_clock::now() - began_));
 }
 
 Result<void> Daemon::run() {
-  common::log::info("serving {} on {}",
-                    settings_.null_bytes ? "a null disk" : settings_.blk_file,
+  common::log::info("serving {} on {}", settings_.null_bytes ? "a null disk" : settings_.blk_file,
                     settings_.fd ? "an inherited socket" : settings_.socket_path);
   service_.ready("serving");
   auto ended = loop_.run();
@@ -232,4 +232,6 @@ int serve(int argc, const char* const* argv) {
 }  // namespace
 }  // namespace blk
 
-int main(int argc, char** argv) { return blk::serve(argc, argv); }
+int main(int argc, char** argv) {
+  return blk::serve(argc, argv);
+}

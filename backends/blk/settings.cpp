@@ -29,8 +29,10 @@ void declare_place(Options& options, Settings& settings, int& fd) {
 
 void declare_disk(Options& options, Settings& settings, std::uint64_t& null_bytes) {
   options.text("--blk-file", settings.blk_file, "PATH", "The raw image file or block device.");
-  options.size("--null", null_bytes,
-               "Serve a disk of this size that keeps nothing, for measuring. Reads are zeroes.");
+  options.size(
+      "--null", null_bytes,
+      "Serve a disk of this size that keeps nothing, for measuring. Reads leave buffers as they "
+      "are.");
   options.toggle("--read-only", settings.read_only, "The guest may not write.");
   options.choice("--cache", settings.cache,
                  {{"none", CacheMode::none},

@@ -15,8 +15,8 @@ namespace blk {
 struct Settings {
   // Where the front-end is met: one of the first three.
   std::string socket_path;
-  bool client = false;         ///< connect to socket_path instead of listening there
-  std::optional<int> fd;       ///< inherited, listening or connected
+  bool client = false;    ///< connect to socket_path instead of listening there
+  std::optional<int> fd;  ///< inherited, listening or connected
 
   // What is served: one of the first two.
   std::string blk_file;

@@ -17,13 +17,13 @@ class Queue;
 
 /// How far the storage has come with a request.
 struct Progress {
-  std::span<iovec> pieces;          ///< data not moved yet
-  std::uint64_t done_bytes = 0;     ///< of the request, or of the range now in work
-  std::uint32_t range = 0;          ///< the range now in work
-  std::span<std::byte> bounce;      ///< a borrowed aligned buffer; empty if none is needed
-  std::uint64_t part_bytes = 0;     ///< asked for by the operation under way
-  bool zero_by_writing = false;     ///< the file system has no other way for this request
-  bool syncing = false;             ///< the data is written, the fsync for it is under way
+  std::span<iovec> pieces;       ///< data not moved yet
+  std::uint64_t done_bytes = 0;  ///< of the request, or of the range now in work
+  std::uint32_t range = 0;       ///< the range now in work
+  std::span<std::byte> bounce;   ///< a borrowed aligned buffer; empty if none is needed
+  std::uint64_t part_bytes = 0;  ///< asked for by the operation under way
+  bool zero_by_writing = false;  ///< the file system has no other way for this request
+  bool syncing = false;          ///< the data is written, the fsync for it is under way
 };
 
 /// Everything one request needs from its arrival to its answer.
@@ -48,8 +48,8 @@ class Slots {
  public:
   explicit Slots(std::size_t count)
       : count_(count),
-        storage_(static_cast<Slot*>(::operator new[](count * sizeof(Slot),
-                                                     std::align_val_t{alignof(Slot)}))) {
+        storage_(static_cast<Slot*>(
+            ::operator new[](count * sizeof(Slot), std::align_val_t{alignof(Slot)}))) {
     free_.reserve(count);
   }
 

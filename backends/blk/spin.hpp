@@ -13,7 +13,7 @@ namespace blk {
 class SpinBudget {
  public:
   static constexpr std::uint64_t longest_ns = 64'000;
-  static constexpr std::uint64_t shortest_ns = 2'000;
+  static constexpr std::uint64_t shortest_ns = 8'000;
 
   [[nodiscard]] std::uint64_t ns() const { return ns_; }
 

@@ -3,9 +3,10 @@
 #include <unistd.h>
 
 #include <array>
-#include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
+
+#include <nlohmann/json.hpp>
 
 #include "backends/blk/image.hpp"
 #include "libvhost/session/feature_names.hpp"

@@ -42,7 +42,7 @@ vhost::Result<Uring> Uring::create() {
 }
 
 Uring::Uring(Uring&& other) noexcept
-    : ring_(other.ring_), open_(std::exchange(other.open_, false)) {}
+    : ring_(other.ring_), open_(std::exchange(other.open_, false)), batch_(other.batch_) {}
 
 Uring::~Uring() {
   if (open_) io_uring_queue_exit(&ring_);
@@ -59,6 +59,7 @@ vhost::Result<void> Uring::register_files(std::span<const int> files) {
 }
 
 io_uring_sqe* Uring::next() {
+  if (io_uring_sq_ready(&ring_) >= batch_) submit();
   io_uring_sqe* entry = io_uring_get_sqe(&ring_);
   while (entry == nullptr) {
     submit();
@@ -81,6 +82,8 @@ void Uring::look() {
   }
 }
 
-void Uring::wait() { (void)io_uring_submit_and_wait(&ring_, 1); }
+void Uring::wait() {
+  (void)io_uring_submit_and_wait(&ring_, 1);
+}
 
 }  // namespace blk

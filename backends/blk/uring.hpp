@@ -37,6 +37,9 @@ class Uring {
   /// submit(), look() or wait().
   [[nodiscard]] io_uring_sqe* next();
 
+  /// Starts operations whenever this many are prepared, instead of all of a burst at once.
+  void set_batch(unsigned operations) { batch_ = operations; }
+
   /// Starts what was prepared.
   void submit();
   /// Starts what was prepared and lets finished operations in, without waiting.
@@ -64,6 +67,7 @@ class Uring {
 
   io_uring ring_;
   bool open_;
+  unsigned batch_ = UINT32_MAX;
 };
 
 }  // namespace blk

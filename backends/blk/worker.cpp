@@ -256,6 +256,9 @@ class Loop final : public Worker {
         queue->stats().bounced.add(bounced);
       }
     }
+    if (const auto done = engine_->end_burst()) {
+      done->slot->queue->finish(*done->slot, done->status, now_ns());
+    }
     uring_->look();
     moved |= let_in();
     publish();
@@ -391,8 +394,8 @@ vhost::Result<std::unique_ptr<Worker>> make(const WorkerSetup& setup,
 vhost::Result<std::unique_ptr<Worker>> make_file_worker(const WorkerSetup& setup,
                                                         const Image& image,
                                                         const std::atomic<bool>& durable_writes) {
-  return make<FileEngine>(
-      setup, [&](Uring& uring) { return FileEngine(image, durable_writes, uring); });
+  return make<FileEngine>(setup,
+                          [&](Uring& uring) { return FileEngine(image, durable_writes, uring); });
 }
 
 vhost::Result<std::unique_ptr<Worker>> make_null_worker(const WorkerSetup& setup) {

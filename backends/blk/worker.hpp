@@ -57,7 +57,7 @@ class Worker {
 };
 
 struct WorkerSetup {
-  std::string name;           ///< of the thread
+  std::string name;            ///< of the thread
   std::vector<unsigned> cpus;  ///< to pin it to; empty: wherever
   Patience patience;
 };

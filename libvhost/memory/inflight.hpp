@@ -103,6 +103,15 @@ class InflightSection {
   std::vector<std::uint16_t> batch_;  // heads given back since the last commit
 };
 
+/// Bytes behind the sections of a region of ours that belong to the device: what it must know
+/// again after a crash and no front-end would tell it.
+inline constexpr std::size_t keepsake_bytes = 64;
+
+struct Keepsake {
+  std::shared_ptr<const Mapping> region;
+  std::span<std::byte, keepsake_bytes> bytes;  ///< zero if new; else whatever the front-end left
+};
+
 /// A new region for `queues` rings of `queue_size` descriptors, and how to announce it.
 struct InflightRegion {
   UniqueFd file;

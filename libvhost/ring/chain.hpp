@@ -44,6 +44,8 @@ class Chain {
     return room_.subspan(readable_, count_ - readable_);
   }
 
+  [[nodiscard]] std::size_t room() const { return room_.size(); }
+
   void clear() {
     count_ = readable_ = 0;
     bytes_left_ = UINT32_MAX;

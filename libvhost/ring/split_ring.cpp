@@ -170,7 +170,9 @@ Pop SplitRing::read(std::uint16_t head, Chain& chain) {
   switch (read_chain(source, *memory_, hint_, limit, chain)) {
     case ReadChain::ready: break;
     case ReadChain::corrupt: return broken();
-    case ReadChain::no_room: return Pop::no_room;
+    case ReadChain::no_room:
+      // Buffers that cross more boundaries than there are lie on top of each other.
+      return chain.room() < longest_chain() ? Pop::no_room : broken();
   }
   chain.head = head;
   head_in_flight_[head] = 1;
@@ -217,9 +219,14 @@ bool SplitRing::arm_kick() {
 }
 
 void SplitRing::disarm_kick() {
-  // With EVENT_IDX nothing is written: the driver kicks when it passes avail_event, which stays
-  // behind.
-  if (!setup_.event_idx && !broken_) store_relaxed(used_ + SplitLayout::flags_at, used_no_notify);
+  if (broken_) return;
+  if (setup_.event_idx) {
+    // The driver kicks when it passes this entry. It has passed it already, and comes to it again
+    // only after 2^16 more.
+    store_relaxed(used_ + layout_.avail_event_at(), static_cast<std::uint16_t>(next_avail_ - 1));
+  } else {
+    store_relaxed(used_ + SplitLayout::flags_at, used_no_notify);
+  }
 }
 
 }  // namespace vhost

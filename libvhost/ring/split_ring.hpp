@@ -76,8 +76,8 @@ class SplitRing {
   [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty(); }
   [[nodiscard]] std::uint16_t size() const { return layout_.size; }
 
-  /// Chains whose pieces are at most this many can be popped: a buffer is one piece, and one more
-  /// for each region boundary that lies in it.
+  /// With room for this many pieces no chain is answered with no_room: a buffer is one piece, and
+  /// one more for each region boundary that lies in it.
   [[nodiscard]] std::size_t longest_chain() const {
     return std::max(layout_.size, longest_chain_at_least) + MemoryMap::max_regions;
   }

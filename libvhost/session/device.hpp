@@ -38,10 +38,14 @@ class Device {
   virtual void set_features(std::uint64_t accepted) = 0;
 
   /// The configuration space from `offset_bytes` on; what lies behind its end is zero.
-  virtual void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) const = 0;
+  virtual void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) = 0;
   /// A driver's write to it. Refuses, and changes nothing, where the driver may not write.
   [[nodiscard]] virtual Result<void> write_config(std::uint32_t offset_bytes,
                                                   std::span<const std::byte> bytes) = 0;
+
+  /// A place that outlives this process, if it dies, and comes to its successor. A device without
+  /// such memories ignores it.
+  virtual void keep_in(Keepsake) {}
 
   /// Takes a ring over and serves it, from a first unconditional look on: the kick for what is in
   /// it may have come long ago. Calls the driver once: a predecessor may have died between giving

@@ -30,13 +30,21 @@ Result<void> Server::begin() {
     case Meeting::connected: open(endpoint_.next()); return {};
     case Meeting::connecting: break;
   }
-  auto timer = loop_.every(retry_period, [this] {
-    if (!session_) take_connections();
-  });
-  if (!timer) return std::unexpected(timer.error());
-  retry_timer_ = std::move(*timer);
+  if (auto begun = begin_retrying(); !begun) return begun;
   take_connections();
   return {};
+}
+
+Result<void> Server::begin_retrying() {
+  auto timer = loop_.every(retry_period, [this] { take_connections(); });
+  if (!timer) return std::unexpected(timer.error());
+  retry_timer_ = std::move(*timer);
+  return {};
+}
+
+void Server::stop_retrying() {
+  loop_.forget(retry_timer_.get());
+  retry_timer_ = UniqueFd();
 }
 
 Server::~Server() {
@@ -46,7 +54,7 @@ Server::~Server() {
   }
   loop_.forget(fault_guard::event_fd());
   loop_.forget(endpoint_.fd());
-  loop_.forget(retry_timer_.get());
+  stop_retrying();
 }
 
 void Server::take_connections() {
@@ -75,6 +83,7 @@ void Server::open(UniqueFd socket) {
   }
   session_ = std::move(session);
   ++connections_;
+  stop_retrying();
   log_(LogLevel::info, "a front-end is connected");
 }
 
@@ -84,6 +93,8 @@ void Server::close() {
   session_.reset();
   log_(LogLevel::info, "the front-end is disconnected");
   if (endpoint_.meeting() == Meeting::connected) loop_.stop();
+  if (endpoint_.meeting() != Meeting::connecting) return;
+  if (const auto begun = begin_retrying(); !begun) log_(LogLevel::error, begun.error().what);
 }
 
 void Server::notify_config_change() {

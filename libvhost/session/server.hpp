@@ -43,6 +43,8 @@ class Server {
       : loop_(loop), device_(device), endpoint_(std::move(endpoint)), log_(std::move(log)) {}
 
   [[nodiscard]] Result<void> begin();
+  [[nodiscard]] Result<void> begin_retrying();
+  void stop_retrying();
   void take_connections();
   void open(UniqueFd socket);
   void close();

@@ -2,6 +2,8 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
+
 namespace vhost {
 namespace {
 
@@ -191,14 +193,15 @@ Session::Answer Session::set_vring_fd(const RequestRule& rule, Message& message)
   }
 
   Result<void> result;
-  if (rule.request == Request::set_vring_err) {
-    result = state_.set_vring_err(request);
-  } else if (rule.request == Request::set_vring_call) {
+  if (rule.request == Request::set_vring_call) {
     result = state_.set_vring_call(request);
     if (state_.rings()[*index].running) device_.set_call(*index, request.fd);
   } else {
     result = stop(*index);  // a running ring goes on with the new descriptor, from where it was
-    if (result) result = state_.set_vring_kick(request);
+    if (result) {
+      result = rule.request == Request::set_vring_kick ? state_.set_vring_kick(request)
+                                                       : state_.set_vring_err(request);
+    }
     if (result) result = settle(*index);
   }
   if (!result) return pass_on(result);
@@ -252,7 +255,7 @@ Result<void> Session::adopt(Result<MemoryMap> map) {
   return settle_all();
 }
 
-Session::Answer Session::get_config(const Message& message) const {
+Session::Answer Session::get_config(const Message& message) {
   const auto header = payload_as<ConfigHeader>(message);
   if (header.size_bytes != message.payload.size() - sizeof header || header.size_bytes == 0) {
     return fail(Fault::front_end, "GET_CONFIG asks for " + std::to_string(header.size_bytes) +
@@ -300,10 +303,15 @@ Session::Answer Session::set_inflight(const InflightDescription& request, const 
                                       " descriptors in " + std::to_string(request.mmap_size_bytes) +
                                       " bytes");
   }
-  auto mapping = Mapping::map(fd.get(), request.mmap_offset_bytes, needed);
+  // Behind the rings' sections may be room for a keepsake: regions that we made have it.
+  const std::uint64_t wanted = std::min(request.mmap_size_bytes, needed + keepsake_bytes);
+  auto mapping = Mapping::map(fd.get(), request.mmap_offset_bytes, wanted);
   if (!mapping) return pass_on(mapping);
   inflight_ = std::make_shared<const Mapping>(std::move(*mapping));
   inflight_description_ = request;
+  if (request.mmap_size_bytes - needed >= keepsake_bytes) {
+    device_.keep_in({inflight_, inflight_->bytes().subspan(needed).first<keepsake_bytes>()});
+  }
   return std::nullopt;
 }
 
@@ -326,7 +334,8 @@ Result<void> Session::settle(std::uint16_t index) {
   if (ring.running && !ring.enabled && has(state_.accepted(), feature::protocol_features)) {
     return stop(index);
   }
-  if (state_.may_run(index)) start(index);
+  // Before there is memory it is no mistake that the areas are not in it.
+  if (memory_->size() != 0 && state_.may_run(index)) start(index);
   return {};
 }
 

@@ -80,7 +80,7 @@ class Session {
   [[nodiscard]] Result<void> send(const Message& to, const Reply& reply);
   [[nodiscard]] std::optional<Reply> refusal(const RequestRule* rule, const Message& message) const;
 
-  [[nodiscard]] Answer get_config(const Message& message) const;
+  [[nodiscard]] Answer get_config(const Message& message);
   [[nodiscard]] Answer set_config(const Message& message);
   [[nodiscard]] Answer get_vring_base(const VringState& request);
   [[nodiscard]] Answer set_vring_fd(const RequestRule& rule, Message& message);

@@ -22,7 +22,7 @@ class FakeDevice : public Device {
   }
 
   /// Byte i of the configuration space is i + 1.
-  void read_config(std::uint32_t offset, std::span<std::byte> out) const override {
+  void read_config(std::uint32_t offset, std::span<std::byte> out) override {
     for (std::size_t i = 0; i < out.size(); ++i) {
       const std::uint64_t at = std::uint64_t{offset} + i;
       out[i] = at < config_bytes ? static_cast<std::byte>(at + 1) : std::byte{0};

@@ -92,6 +92,12 @@ class Daemon:
             time.sleep(0.003)
         raise DaemonError(f"the moment to kill did not come in {timeout_seconds} s")
 
+    def look_at_image(self) -> None:
+        """SIGHUP: the image has another size."""
+        self.check_alive()
+        assert self._process is not None
+        self._process.signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """kill -9, and its exit awaited."""
         self.check_alive()

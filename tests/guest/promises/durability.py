@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from guest import Guest
+from guest import Disk, Guest
 from lab import Lab
 from runner import Skip, promise
 
@@ -43,6 +43,20 @@ def with_the_write_cache_off_every_write_flushes_the_disk_of_the_host(lab: Lab) 
     assert disk.flushes_during(guest, DIRECT_ONLY) >= WRITES
     guest.run("echo 'write back' >/sys/block/vda/cache_type")
     assert disk.flushes_during(guest, DIRECT_ONLY) < WRITES, "every write is flushed: no cache at all"
+
+
+@promise
+def write_cache_turned_off_stays_off_over_a_kill_and_a_reboot(lab: Lab) -> None:
+    disk = HostDisk(lab.image())
+    daemon = lab.daemon(disk.image)
+    guest = lab.boot(Disk(daemon.socket, reconnect_seconds=1))
+    guest.run("echo 'write through' >/sys/block/vda/cache_type")
+    daemon.kill()
+    daemon.start()
+    assert disk.flushes_during(guest, DIRECT_ONLY) >= WRITES, "forgotten by the daemon's death"
+    guest.restart()
+    assert guest.run("cat /sys/block/vda/cache_type") == "write through", "QEMU's own copy says so"
+    assert disk.flushes_during(guest, DIRECT_ONLY) >= WRITES, "forgotten by the guest's reboot"
 
 
 @promise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import fio
 from guest import Disk
-from lab import Lab
+from lab import MEBIBYTE, Lab
 from runner import promise
 
 # The guest's own reboot and the machine's reset line take different ways through QEMU.
@@ -40,6 +42,20 @@ for round in $(seq 5); do
     dd if=/dev/vda of=/dev/null bs=1M count=4 iflag=direct 2>/dev/null || exit 1
 done
 """
+
+
+@promise
+def guest_sees_its_disk_grow_and_uses_the_new_part(lab: Lab) -> None:
+    image = lab.image(mebibytes=64)
+    daemon = lab.daemon(image)
+    guest = lab.boot(daemon)
+    os.truncate(image, 96 * MEBIBYTE)
+    daemon.look_at_image()
+    guest.run("until [ $(cat /sys/block/vda/size) = 196608 ]; do sleep 0.1; done")
+    guest.run("echo behind the old end | dd of=/dev/vda bs=1M seek=80 conv=sync,fsync")
+    with image.open("rb") as file:
+        file.seek(80 * MEBIBYTE)
+        assert file.read(18) == b"behind the old end"
 
 
 @promise

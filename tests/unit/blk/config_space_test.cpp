@@ -127,12 +127,22 @@ TEST(BlkConfigSpace, CacheStartsOffForADriverThatCanSetItAndNotFlushIt) {
   EXPECT_EQ(whole(space).writeback, 1);
 }
 
-TEST(BlkConfigSpace, NextDriverFindsTheCacheAsTheDiskWasOpened) {
+TEST(BlkConfigSpace, NextDriverFindsTheCacheAsTheLastOneLeftIt) {
   ConfigSpace space(writable_disk(), 1);
   const std::uint64_t acked = feature::config_wce | feature::flush;
   ASSERT_TRUE(space.write(32, off, acked));
   space.start_driver(acked);
+  EXPECT_EQ(whole(space).writeback, 0);
+  EXPECT_TRUE(space.durable_writes(acked));
+}
+
+TEST(BlkConfigSpace, NextMachineFindsTheCacheAsTheDiskWasOpened) {
+  ConfigSpace space(writable_disk(), 1);
+  const std::uint64_t acked = feature::config_wce | feature::flush;
+  ASSERT_TRUE(space.write(32, off, acked));
+  space.forget_writeback();
   EXPECT_EQ(whole(space).writeback, 1);
+  EXPECT_FALSE(space.durable_writes(acked));
 }
 
 TEST(BlkConfigSpace, WritesAreDurableWheneverTheDriverCannotFlush) {

@@ -136,7 +136,7 @@ TEST_F(SessionInflightTest, GivesARegionAndTakesItBack) {
   ASSERT_TRUE(offer.fd);
   EXPECT_EQ(offer.description.queues, 4);
   EXPECT_EQ(offer.description.queue_size, 8);
-  EXPECT_EQ(offer.description.mmap_size_bytes, 4 * inflight_section_bytes(8));
+  EXPECT_EQ(offer.description.mmap_size_bytes, 4 * inflight_section_bytes(8) + keepsake_bytes);
   EXPECT_EQ(set(offer.description, offer.fd), Outcome::done);
 }
 
@@ -160,7 +160,7 @@ TEST_F(SessionInflightTest, AsksMayComeAsOftenAsTheyLike) {
 TEST_F(SessionInflightTest, RefusesARegionThatIsTooSmallOrMisplaced) {
   const Offer offer = get(4, 8);
   InflightDescription bad = offer.description;
-  bad.mmap_size_bytes -= 1;
+  bad.mmap_size_bytes = 4 * inflight_section_bytes(8) - 1;
   EXPECT_EQ(set(bad, offer.fd), Outcome::refused);
   bad = offer.description;
   bad.mmap_offset_bytes = 64;

@@ -182,7 +182,6 @@ TEST_F(SessionTest, HandsOverANewCallDescriptorWhileItRuns) {
   negotiate();
   ASSERT_EQ(frontend_.vring_fd(Request::set_vring_call, 0, call_), Outcome::done);
   start(0);
-  EXPECT_EQ(FakeFrontend::count(call_), 1u) << "a predecessor's call may have been lost";
   const UniqueFd other = FakeFrontend::event();
   EXPECT_EQ(frontend_.vring_fd(Request::set_vring_call, 0, other), Outcome::done);
   EXPECT_EQ(device_.call_changes, 1);
