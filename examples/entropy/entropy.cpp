@@ -104,7 +104,7 @@ class Entropy final : public vhost::Device {
   std::uint16_t max_queues() const override { return 1; }
   void set_features(std::uint64_t) override {}
 
-  void read_config(std::uint32_t, std::span<std::byte> out) const override {
+  void read_config(std::uint32_t, std::span<std::byte> out) override {
     std::ranges::fill(out, std::byte{0});  // VIRTIO 5.4.4: none
   }
   vhost::Result<void> write_config(std::uint32_t, std::span<const std::byte>) override {

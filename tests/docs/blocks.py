@@ -40,7 +40,8 @@ def form_complaints() -> list[str]:
             complaints.append(f"{page.name}: a block of code is not closed")
         for block in blocks(page):
             reason = re.match(r"names: .{10}", block.how)
-            if block.how not in KNOWN and not reason and not block.how.startswith("excerpt "):
+            if block.how not in KNOWN and not reason and not block.how.startswith(
+                    ("excerpt ", "compiles with ")):
                 complaints.append(f"{block.place}: no comment says how the block is tested")
             if block.language == "sh":
                 done = subprocess.run(["bash", "-n"], input=block.text, text=True,
@@ -56,6 +57,20 @@ def excerpt_complaints() -> list[str]:
             source = TOP / block.how.removeprefix("excerpt ")
             if block.text not in source.read_text():
                 complaints.append(f"{block.place}: this is not what {source.name} says")
+    return complaints
+
+
+def compile_complaints() -> list[str]:
+    complaints = []
+    for block in (block for page in pages() for block in blocks(page)):
+        if block.how.startswith("compiles with "):
+            header = block.how.removeprefix("compiles with ")
+            source = f'#include "{header}"\nint block() {{\n{block.text}\nreturn 0;\n}}\n'
+            done = subprocess.run(
+                ["c++", "-std=c++23", "-fsyntax-only", "-w", "-I", TOP, "-x", "c++", "-"],
+                input=source, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                complaints.append(f"{block.place}: {done.stderr}")
     return complaints
 
 
@@ -143,4 +158,5 @@ def end_session(leader: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(check(form_complaints, excerpt_complaints, config_complaints, run_complaints))
+    sys.exit(check(form_complaints, excerpt_complaints, compile_complaints, config_complaints,
+                   run_complaints))

@@ -3,9 +3,9 @@
 
   installed.py BUILD VHOST_USER_BLK
 
-Installs headers, library and libvhost.pc of a build into a scratch folder and builds each example
-there as the project of its own that it is. Then the entropy device is driven by its front-end, and
-first_sector reads a disk of the daemon.
+Installs a build into a scratch folder and builds each example there as the project of its own that
+it is. Then the entropy device is driven by its front-end, and first_sector reads a disk of the
+daemon.
 """
 
 from __future__ import annotations
@@ -33,12 +33,25 @@ def run(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
+INSTALLED = (
+    "bin/vhost-user-blk", "bin/vhost-bench", "lib/systemd/system/vhost-user-blk@.service",
+    "lib/sysusers.d/vhost-user-blk.conf", "share/qemu/vhost-user/50-vhost-user-blk.json",
+    "share/doc/vhost-user-blk/example.conf",
+)
+
+
 def install() -> dict[str, str]:
     """The environment in which pkg-config finds what was installed."""
     root = FOLDER / "root"
-    run("meson", "install", "-C", sys.argv[1], "--no-rebuild", "--tags", "devel", "--destdir", root)
+    run("meson", "install", "-C", sys.argv[1], "--no-rebuild", "--destdir", root)
     description = next(root.rglob("libvhost.pc"))
     return {"PKG_CONFIG_PATH": str(description.parent), "PKG_CONFIG_SYSROOT_DIR": str(root)}
+
+
+def file_complaints() -> list[str]:
+    """What the README's installation leads one to expect is there."""
+    prefix = next((FOLDER / "root").rglob("include")).parent
+    return [f"{name} is not installed" for name in INSTALLED if not (prefix / name).is_file()]
 
 
 def header_complaints() -> list[str]:
@@ -110,4 +123,5 @@ class serving:
 if __name__ == "__main__":
     ENVIRONMENT = install()
     with SCRATCH:
-        sys.exit(check(header_complaints, example_complaints, entropy_complaints, disk_complaints))
+        sys.exit(check(file_complaints, header_complaints, example_complaints, entropy_complaints,
+                       disk_complaints))

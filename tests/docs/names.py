@@ -16,7 +16,7 @@ from pages import TOP, Block, all_blocks, check, first_code, pages, prose, table
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 MANUAL = TOP / "docs/vhost-user-blk.md"
-FOREIGN_FLAGS = {"--fix"}  # of ./run lint
+FOREIGN_FLAGS = {"--fix", "--realtime"}  # of ./run lint and tests/bench/run
 TREE = re.compile(r"(?<![\w/.-])(?:build|docs|examples|libvhost|systemd|tests|tools)/[\w./@-]+")
 
 
