@@ -83,8 +83,8 @@ const vhost::EventFd* Queue::publish() {
 }
 
 bool Queue::arm_kick() {
-  if (!open_) return std::visit([](const auto& ring) { return ring.owes(); }, ring_);
   if (short_of_room_) return false;  // a completion will wake us, and a kick could only annoy
+  if (!open_) return std::visit([](const auto& ring) { return ring.owes(); }, ring_);
   return std::visit([](auto& ring) { return ring.arm_kick(); }, ring_);
 }
 
