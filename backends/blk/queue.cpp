@@ -54,7 +54,7 @@ void Queue::finish(Slot& slot, Status status, std::uint64_t now_ns) {
   op.requests.add();
   op.latency.record(now_ns - slot.started_ns);
   if (status == Status::ok) {
-    op.bytes.add(request.length_bytes);
+    op.bytes.add(request.total_bytes());
   } else if (status == Status::unsupported) {
     op.unsupported.add();
   } else {
