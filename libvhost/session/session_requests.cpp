@@ -1,0 +1,194 @@
+/*
+ * What each message does to a session, once it is known to be well formed and allowed now: the
+ * handlers of rings, memory, configuration and the inflight region.
+ */
+#include <algorithm>
+
+#include "libvhost/session/answers.hpp"
+#include "libvhost/session/session.hpp"
+
+namespace vhost {
+
+Session::Answer Session::dispatch_vring(const RequestRule& rule, Message& message) {
+  Result<void> result;
+  std::uint64_t index = 0;
+  switch (rule.request) {
+    case Request::set_vring_addr: {
+      const auto request = payload_as<VringAddr>(message);
+      index = request.index;
+      result = state_.set_vring_addr(request);
+      break;
+    }
+    case Request::set_vring_kick:
+    case Request::set_vring_call:
+    case Request::set_vring_err: return set_vring_fd(rule, message);
+    case Request::get_vring_base: return get_vring_base(payload_as<VringState>(message));
+    default: {
+      const auto request = payload_as<VringState>(message);
+      index = request.index;
+      if (rule.request == Request::set_vring_num) result = state_.set_vring_num(request);
+      if (rule.request == Request::set_vring_base) result = state_.set_vring_base(request);
+      if (rule.request == Request::set_vring_enable) result = state_.set_vring_enable(request);
+      break;
+    }
+  }
+  if (result) result = settle(static_cast<std::uint16_t>(index));
+  if (!result) return pass_on(result);
+  return std::nullopt;
+}
+
+Session::Answer Session::set_vring_fd(const RequestRule& rule, Message& message) {
+  const auto value = payload_as<std::uint64_t>(message);
+  const bool no_fd = (value & vring_no_fd) != 0;
+  if ((value & ~(vring_index_mask | vring_no_fd)) != 0 || no_fd != message.fds.empty()) {
+    return fail(Fault::front_end,
+                std::string(rule.name) + (no_fd ? " has a descriptor and says that it has none"
+                                                : " has no descriptor, or unknown bits"));
+  }
+  VringFd request{static_cast<std::uint32_t>(value & vring_index_mask), nullptr};
+  const auto index = state_.ring_index(request.index);
+  if (!index) return pass_on(index);
+  if (!no_fd) {
+    auto adopted = EventFd::adopt(std::move(message.fds.front()));
+    if (!adopted) return pass_on(adopted);
+    request.fd = std::move(*adopted);
+  }
+
+  Result<void> result;
+  if (rule.request == Request::set_vring_call) {
+    result = state_.set_vring_call(request);
+    if (state_.rings()[*index].running) device_.set_call(*index, request.fd);
+  } else {
+    result = stop(*index);  // a running ring goes on with the new descriptor, from where it was
+    if (result) {
+      result = rule.request == Request::set_vring_kick ? state_.set_vring_kick(request)
+                                                       : state_.set_vring_err(request);
+    }
+    if (result) result = settle(*index);
+  }
+  if (!result) return pass_on(result);
+  return std::nullopt;
+}
+
+Session::Answer Session::get_vring_base(const VringState& request) {
+  const auto index = state_.ring_index(request.index);
+  if (!index) return pass_on(index);
+  if (const auto stopped = stop(*index); !stopped) return pass_on(stopped);
+  VringConfig& ring = state_.rings()[*index];
+  ring.kick_mode = Kick::none;
+  ring.kick = nullptr;
+  return Reply::of(VringState{request.index, ring.setup.base});
+}
+
+Session::Answer Session::dispatch_memory(const RequestRule& rule, Message& message) {
+  if (rule.request == Request::set_mem_table) return set_mem_table(message);
+  const auto region = payload_as<SingleRegion>(message).region;
+  const auto adopted =
+      adopt(rule.request == Request::add_mem_reg ? memory_->with(region, message.fds.front().get())
+                                                 : memory_->without(region));
+  if (!adopted) return pass_on(adopted);
+  return std::nullopt;
+}
+
+Session::Answer Session::set_mem_table(Message& message) {
+  const auto header = payload_as<MemoryTableHeader>(message);
+  const std::size_t bytes = message.payload.size() - sizeof header;
+  if (header.count > max_table_regions || bytes != header.count * sizeof(MemoryRegion) ||
+      message.fds.size() != header.count) {
+    return fail(Fault::front_end, "SET_MEM_TABLE announces " + std::to_string(header.count) +
+                                      " regions in " + std::to_string(bytes) + " bytes with " +
+                                      std::to_string(message.fds.size()) + " descriptors");
+  }
+  std::vector<MemoryRegion> regions(header.count);
+  if (bytes != 0) std::memcpy(regions.data(), message.payload.data() + sizeof header, bytes);
+  const auto adopted = adopt(MemoryMap::of(regions, message.fds, *memory_));
+  if (!adopted) return pass_on(adopted);
+  return std::nullopt;
+}
+
+/// Makes `map` the memory of all rings. Before the regions that are gone are unmapped, what was
+/// in flight on them has ended.
+Result<void> Session::adopt(Result<MemoryMap> map) {
+  if (!map) return pass_on(map);
+  const auto next = std::make_shared<const MemoryMap>(std::move(*map));
+  const Drain drain = next->keeps_all_of(*memory_) ? Drain::no : Drain::yes;
+  if (state_.any_running()) device_.move_to(next, drain);
+  memory_ = next;
+  return settle_all();
+}
+
+Session::Answer Session::get_config(const Message& message) {
+  const auto header = payload_as<ConfigHeader>(message);
+  if (header.size_bytes != message.payload.size() - sizeof header || header.size_bytes == 0) {
+    return fail(Fault::front_end, "GET_CONFIG asks for " + std::to_string(header.size_bytes) +
+                                      " bytes in a message of another size");
+  }
+  Reply reply{message.payload, {}};
+  device_.read_config(header.offset_bytes, std::span(reply.payload).subspan(sizeof header));
+  return reply;
+}
+
+Session::Answer Session::set_config(const Message& message) {
+  const auto header = payload_as<ConfigHeader>(message);
+  const auto bytes = std::span(message.payload).subspan(sizeof header);
+  if (header.size_bytes != bytes.size() || header.flags > config_flag_migration) {
+    return fail(Fault::front_end, "SET_CONFIG has " + std::to_string(bytes.size()) +
+                                      " bytes where it announces " +
+                                      std::to_string(header.size_bytes) + ", or unknown flags");
+  }
+  const auto written = device_.write_config(header.offset_bytes, bytes);
+  if (!written) return pass_on(written);
+  return std::nullopt;
+}
+
+Session::Answer Session::get_inflight(const InflightDescription& request) {
+  if (request.queues == 0 || request.queues > device_.max_queues() || request.queue_size == 0 ||
+      request.queue_size > max_ring_size) {
+    return fail(Fault::front_end, "GET_INFLIGHT_FD for " + std::to_string(request.queues) +
+                                      " rings of " + std::to_string(request.queue_size) +
+                                      " descriptors");
+  }
+  auto region = make_inflight_region(request.queues, request.queue_size);
+  if (!region) return pass_on(region);
+  Reply reply = Reply::of(region->description);
+  reply.fd = std::move(region->file);
+  return reply;
+}
+
+Session::Answer Session::set_inflight(const InflightDescription& request, const UniqueFd& fd) {
+  const std::uint64_t needed = request.queues * inflight_section_bytes(request.queue_size);
+  if (request.queues == 0 || request.queues > device_.max_queues() || request.queue_size == 0 ||
+      request.queue_size > max_ring_size || request.mmap_size_bytes < needed ||
+      request.mmap_offset_bytes % 64 != 0) {
+    return fail(Fault::front_end, "SET_INFLIGHT_FD for " + std::to_string(request.queues) +
+                                      " rings of " + std::to_string(request.queue_size) +
+                                      " descriptors in " + std::to_string(request.mmap_size_bytes) +
+                                      " bytes");
+  }
+  // Behind the rings' sections may be room for a keepsake: regions that we made have it.
+  const std::uint64_t wanted = std::min(request.mmap_size_bytes, needed + keepsake_bytes);
+  auto mapping = Mapping::map(fd.get(), request.mmap_offset_bytes, wanted);
+  if (!mapping) return pass_on(mapping);
+  inflight_ = std::make_shared<const Mapping>(std::move(*mapping));
+  inflight_description_ = request;
+  if (request.mmap_size_bytes - needed >= keepsake_bytes) {
+    device_.keep_in({inflight_, inflight_->bytes().subspan(needed).first<keepsake_bytes>()});
+  }
+  return std::nullopt;
+}
+
+InflightSection Session::inflight_section(std::uint16_t index) const {
+  if (!inflight_ || index >= inflight_description_.queues) return {};
+  const std::uint16_t size = inflight_description_.queue_size;
+  const std::uint64_t bytes = inflight_section_bytes(size);
+  return {inflight_, inflight_->bytes().subspan(index * bytes, bytes), size};
+}
+
+Session::Answer Session::reset_device() {
+  if (const auto stopped = stop_all(); !stopped) return pass_on(stopped);
+  state_.reset();
+  device_.set_features(0);
+  return std::nullopt;
+}
+
+}  // namespace vhost
