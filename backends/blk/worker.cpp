@@ -109,9 +109,13 @@ class Mailbox {
       if (!ending && (watched[1].revents & POLLIN) != 0) {
         give_up_at = Clock::now() + patience.after_end;
       }
-      // In the same call for two looks: it hangs. The descriptor lives until the worker lets go.
+      // In a call on the same descriptor for two looks: it hangs there, or is there often. The
+      // descriptor lives until the worker lets go; a call that draining took is made up for.
       const auto* calling = calling_.load(std::memory_order_relaxed);
-      if (calling != nullptr && calling == hanging_in) calling->drain();
+      if (calling != nullptr && calling == hanging_in) {
+        calling->drain();
+        calling->signal_with_care();
+      }
       hanging_in = calling;
       const auto now = Clock::now();
       if (now >= give_up_at) return false;
