@@ -54,8 +54,8 @@ class Device {
   /// Takes no more chains from it, gives back all that are in flight, and hands it back.
   /// An error: the process is told to end and does not wait; the ring stays with the device.
   [[nodiscard]] virtual Result<AnyRing> stop_ring(std::uint16_t index) = 0;
-  /// Another call descriptor for a running ring. The driver is called once on it, because a call
-  /// on the old one may have been lost.
+  /// Another call descriptor for a running ring; the old one stays open until this returns. The
+  /// driver is called once on it, because a call on the old one may have been lost.
   virtual void set_call(std::uint16_t index, std::shared_ptr<const EventFd> call) = 0;
   /// Another memory map, for all running rings. With Drain::yes it returns only after everything
   /// that was in flight has ended: a region of the old map is about to be unmapped.

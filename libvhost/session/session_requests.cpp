@@ -56,6 +56,7 @@ Session::Answer Session::set_vring_fd(const RequestRule& rule, Message& message)
 
   Result<void> result;
   if (rule.request == Request::set_vring_call) {
+    const auto old = state_.rings()[*index].call;  // a device may be using it until it has the new
     result = state_.set_vring_call(request);
     if (state_.rings()[*index].running) device_.set_call(*index, request.fd);
   } else {
