@@ -11,10 +11,12 @@
  * thread may log once set_up() has returned, but the hot path does not: lines that a guest could
  * cause without end go through a Limiter.
  */
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -23,6 +25,16 @@
 namespace common::log {
 
 enum class Level : unsigned char { trace, debug, info, warning, error, off };
+
+/// The levels by the words of --log-level.
+inline constexpr std::array<std::pair<std::string_view, Level>, 6> level_names{{
+    {"trace", Level::trace},
+    {"debug", Level::debug},
+    {"info", Level::info},
+    {"warning", Level::warning},
+    {"error", Level::error},
+    {"off", Level::off},
+}};
 
 /// Where the lines go to decides how they look.
 enum class Style : unsigned char { timestamped, journal };

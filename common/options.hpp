@@ -17,6 +17,7 @@
 #include <initializer_list>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -77,7 +78,7 @@ class Options {
   /// One of a few words, each with its value.
   template <class T>
   void choice(std::string_view flag, T& value,
-              std::initializer_list<std::pair<std::string_view, std::type_identity_t<T>>> words,
+              std::span<const std::pair<std::string_view, std::type_identity_t<T>>> words,
               std::string_view help) {
     std::vector<std::string_view> names;
     std::vector<T> values;
@@ -88,6 +89,12 @@ class Options {
     add({flag, joined(names, "|"), help, [&value, names, values](std::string_view typed) {
            return store(value, one_of(typed, names), [&](std::size_t i) { return values[i]; });
          }});
+  }
+  template <class T>
+  void choice(std::string_view flag, T& value,
+              std::initializer_list<std::pair<std::string_view, std::type_identity_t<T>>> words,
+              std::string_view help) {
+    choice(flag, value, std::span(words.begin(), words.size()), help);
   }
   /// A flag that prints `text` on stdout and ends the program, whatever else is given:
   /// --print-capabilities as QEMU wants it.

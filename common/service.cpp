@@ -19,7 +19,6 @@ using vhost::Fault;
 
 namespace {
 
-constexpr int first_passed_fd = 3;  // SD_LISTEN_FDS_START
 constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::max();
 
 std::string_view variable(const char* name) {
@@ -90,30 +89,6 @@ void Service::send(std::string_view message, Patience patience) const {
     sent = ::sendto(socket_.get(), message.data(), message.size(), flags,
                     reinterpret_cast<const sockaddr*>(&to), bytes);
   } while (sent < 0 && errno == EINTR);
-}
-
-vhost::Result<std::vector<PassedSocket>> take_passed_sockets() {
-  std::vector<PassedSocket> sockets;
-  if (!is_own_pid(variable("LISTEN_PID"))) return sockets;
-  const auto count = parse_number(variable("LISTEN_FDS"), 0, 1024);
-  if (!count) return vhost::fail(Fault::operator_, "LISTEN_FDS: " + count.error().what);
-
-  std::string_view names = variable("LISTEN_FDNAMES");
-  for (int i = 0; i < static_cast<int>(*count); ++i) {
-    PassedSocket passed{vhost::UniqueFd(first_passed_fd + i), "unknown"};
-    if (::fcntl(passed.fd.get(), F_SETFD, FD_CLOEXEC) != 0) {
-      return vhost::fail_errno(
-          Fault::operator_,
-          "LISTEN_FDS: descriptor " + std::to_string(passed.fd.release()) + " is not open");
-    }
-    if (!names.empty()) {
-      const std::size_t colon = std::min(names.find(':'), names.size());
-      passed.name = names.substr(0, colon);
-      names.remove_prefix(std::min(colon + 1, names.size()));
-    }
-    sockets.push_back(std::move(passed));
-  }
-  return sockets;
 }
 
 }  // namespace common

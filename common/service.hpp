@@ -1,7 +1,7 @@
 #pragma once
 /*
- * What a systemd service says to its manager, and what it is given (sd_notify(3),
- * sd_watchdog_enabled(3), sd_listen_fds(3)).
+ * What a systemd service says to its manager (sd_notify(3), sd_watchdog_enabled(3)). The sockets
+ * of a .socket unit are inherited from descriptor 3 on: `--fd 3` takes the first.
  *
  * We speak the protocol ourselves: it is a datagram of lines to the socket in NOTIFY_SOCKET, and
  * a few variables. libsystemd would bring six more libraries (among them gcrypt and three
@@ -53,15 +53,5 @@ class Service {
   std::string address_;  ///< a path, or '\0' and an abstract name; empty: not under systemd
   std::optional<std::chrono::microseconds> keep_alive_interval_;
 };
-
-/// A socket that systemd opened for us (a .socket unit).
-struct PassedSocket {
-  vhost::UniqueFd fd;
-  std::string name;  ///< FileDescriptorName=, "unknown" if there is none
-};
-
-/// The sockets passed to this process, close-on-exec set; none if it was not socket-activated.
-/// Call it once: each call would own the same descriptors.
-[[nodiscard]] vhost::Result<std::vector<PassedSocket>> take_passed_sockets();
 
 }  // namespace common

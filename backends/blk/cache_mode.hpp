@@ -1,6 +1,5 @@
 #pragma once
 #include <array>
-#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -41,14 +40,6 @@ inline constexpr std::array<std::pair<std::string_view, CacheMode>, 5> cache_mod
     if (value == mode) return text;
   }
   return "?";
-}
-
-/// The mode of that name, exactly as QEMU spells it; nothing for any other text.
-[[nodiscard]] constexpr std::optional<CacheMode> parse_cache_mode(std::string_view text) {
-  for (const auto& [known, value] : cache_mode_names) {
-    if (known == text) return value;
-  }
-  return std::nullopt;
 }
 
 }  // namespace blk

@@ -9,6 +9,7 @@
  * again.
  */
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <optional>
@@ -67,6 +68,26 @@ Result<vhost::Endpoint> open_endpoint(const Settings& settings) {
   return endpoint;
 }
 
+/// Three descriptors a queue may be more than the usual soft limit.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/// The library's lines, of which a front-end that comes and goes could cause any number.
+vhost::Log library_log() {
+  const auto limiter = std::make_shared<common::log::Limiter>(std::chrono::seconds(10), 50);
+  return [limiter](vhost::LogLevel level, std::string_view line) {
+    if (const auto kept_back = limiter->admit()) {
+      if (*kept_back != 0)
+        common::log::warning("{} lines like the next were not written", *kept_back);
+      common::log::write_library_line(level, line);
+    }
+  };
+}
+
 /// The running daemon: everything that lives as long as it serves.
 class Daemon {
  public:
@@ -117,8 +138,8 @@ Result<std::unique_ptr<Daemon>> Daemon::start(const Settings& settings) {
   if (auto made = daemon->make_device(); !made) return std::unexpected(made.error());
   auto endpoint = open_endpoint(settings);
   if (!endpoint) return std::unexpected(endpoint.error());
-  auto server = vhost::Server::start(daemon->loop_, *daemon->device_, std::move(*endpoint),
-                                     common::log::write_library_line);
+  auto server =
+      vhost::Server::start(daemon->loop_, *daemon->device_, std::move(*endpoint), library_log());
   if (!server) return std::unexpected(server.error());
   daemon->server_ = std::move(*server);
   if (auto watched = daemon->watch(); !watched) return std::unexpected(watched.error());
@@ -215,6 +236,7 @@ int serve(int argc, const char* const* argv) {
   }
   if (!*settings) return EXIT_SUCCESS;
   common::log::set_up((*settings)->log_level);
+  raise_descriptor_limit();
 
   auto daemon = Daemon::start(**settings);
   if (!daemon) {

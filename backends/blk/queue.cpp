@@ -54,7 +54,7 @@ void Queue::finish(Slot& slot, Status status, std::uint64_t now_ns) {
   op.requests.add();
   op.latency.record(now_ns - slot.started_ns);
   if (status == Status::ok) {
-    op.bytes.add(request.length_bytes);
+    op.bytes.add(request.total_bytes());
   } else if (status == Status::unsupported) {
     op.unsupported.add();
   } else {
@@ -83,8 +83,8 @@ const vhost::EventFd* Queue::publish() {
 }
 
 bool Queue::arm_kick() {
-  if (!open_) return std::visit([](const auto& ring) { return ring.owes(); }, ring_);
   if (short_of_room_) return false;  // a completion will wake us, and a kick could only annoy
+  if (!open_) return std::visit([](const auto& ring) { return ring.owes(); }, ring_);
   return std::visit([](auto& ring) { return ring.arm_kick(); }, ring_);
 }
 

@@ -120,6 +120,12 @@ struct Request {
   [[nodiscard]] std::span<const Range> ranges() const {
     return std::span(range_storage).first(range_count);
   }
+  /// Of the data, or of all ranges; 0 for what has neither.
+  [[nodiscard]] std::uint64_t total_bytes() const {
+    std::uint64_t bytes = length_bytes;
+    for (const Range& range : ranges()) bytes += range.length_bytes;
+    return bytes;
+  }
 };
 
 /// Makes a request of a chain: `readable` is what the driver wrote, `writable` our room.

@@ -1,5 +1,7 @@
 #include "backends/blk/settings.hpp"
 
+#include <unistd.h>
+
 #include "backends/blk/serial.hpp"
 #include "backends/blk/virtio_blk.hpp"
 #include "common/cpu.hpp"
@@ -34,19 +36,13 @@ void declare_disk(Options& options, Settings& settings, std::uint64_t& null_byte
       "Serve a disk of this size that keeps nothing, for measuring. Reads leave buffers as they "
       "are.");
   options.toggle("--read-only", settings.read_only, "The guest may not write.");
-  options.choice("--cache", settings.cache,
-                 {{"none", CacheMode::none},
-                  {"writeback", CacheMode::writeback},
-                  {"writethrough", CacheMode::writethrough},
-                  {"directsync", CacheMode::directsync},
-                  {"unsafe", CacheMode::unsafe}},
+  options.choice("--cache", settings.cache, cache_mode_names,
                  "How writes reach the storage, as QEMU means it. Default: none.");
   options.text("--serial", settings.serial, "TEXT",
                "The disk's serial, 1 to 20 printable characters. Default: derived from the image.");
 }
 
 void declare_service(Options& options, Settings& settings) {
-  using common::log::Level;
   options.number("--queues", settings.queues, 1, 256,
                  "Queues that a front-end may use at most. An unused one costs nothing. Default: "
                  "256.");
@@ -57,13 +53,7 @@ void declare_service(Options& options, Settings& settings) {
                "Write statistics there, as JSON (docs/stats.md).");
   options.duration("--stats-interval", settings.stats_interval, std::chrono::milliseconds(10),
                    std::chrono::hours(24), "How often. Default: 1 s.");
-  options.choice("--log-level", settings.log_level,
-                 {{"trace", Level::trace},
-                  {"debug", Level::debug},
-                  {"info", Level::info},
-                  {"warning", Level::warning},
-                  {"error", Level::error},
-                  {"off", Level::off}},
+  options.choice("--log-level", settings.log_level, common::log::level_names,
                  "What is written to stderr. Default: info.");
 }
 
@@ -75,6 +65,10 @@ vhost::Result<void> check(const Settings& settings) {
   if (!settings.fd && settings.socket_path.empty()) {
     return vhost::fail(Fault::operator_,
                        "--socket-path is missing; give the path of the socket for QEMU's -chardev");
+  }
+  if (settings.fd == STDERR_FILENO) {
+    return vhost::fail(Fault::operator_,
+                       "--fd: 2 is where errors are written; hand the socket over as another");
   }
   if (settings.client && settings.fd) {
     return vhost::fail(Fault::operator_, "--client goes with --socket-path, not with --fd");

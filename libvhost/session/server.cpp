@@ -1,10 +1,19 @@
 #include "libvhost/session/server.hpp"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include "libvhost/memory/fault_guard.hpp"
 
 namespace vhost {
+namespace {
+
+bool hung_up(int socket) {
+  pollfd look{socket, POLLRDHUP, 0};
+  return ::poll(&look, 1, 0) == 1 && (look.revents & (POLLRDHUP | POLLHUP)) != 0;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Server>> Server::start(EventLoop& loop, Device& device, Endpoint endpoint,
                                               Log log) {
@@ -62,6 +71,8 @@ void Server::take_connections() {
   for (int i = 0; i < 8; ++i) {
     UniqueFd socket = endpoint_.next();
     if (!socket) return;
+    // The news of the last one's end may stand behind this one's arrival.
+    if (session_ && hung_up(session_->socket())) close();
     if (!session_) {
       open(std::move(socket));
     } else {

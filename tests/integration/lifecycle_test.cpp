@@ -94,6 +94,21 @@ TEST_F(Lifecycle, OneFrontEndAfterAnotherIsServed) {
   }
 }
 
+TEST_F(Lifecycle, AFrontEndMayComeAtOnceAfterOneThatWentInTheMiddleOfItsWords) {
+  serve();
+  for (std::uint64_t round = 1; round <= 50; ++round) {
+    {
+      auto hasty = connect(socket);
+      for (int i = 0; i < 150; ++i) {
+        const auto request = static_cast<std::uint32_t>(vhost::Request::set_owner);
+        if (!hasty.send_raw(request, 0, {})) break;
+      }
+    }
+    auto disk = guest();
+    EXPECT_TRUE(works(disk, round));
+  }
+}
+
 TEST_F(Lifecycle, ASecondFrontEndIsRefusedAtOnceWhileTheFirstGoesOn) {
   serve();
   auto disk = guest();
@@ -270,8 +285,8 @@ TEST_F(Lifecycle, AfterLoadItSleeps) {
   ::usleep(100'000);
   const auto before = daemon->cpu_time();
   ::usleep(2'000'000);
-  // Fifty documents a second are written meanwhile; all else has to be silence.
-  EXPECT_LE((daemon->cpu_time() - before).count(), 60 * slowness);
+  // Fifty documents a second are written meanwhile; a worker that looked on would take seconds.
+  EXPECT_LE((daemon->cpu_time() - before).count(), 200 * slowness);
 }
 
 }  // namespace

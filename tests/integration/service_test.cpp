@@ -2,8 +2,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 
 #include "tests/integration/fixture.hpp"
 
@@ -72,31 +70,6 @@ TEST_F(Service, ADiscardGivesTheImagesBlocksBack) {
   must(disk->discard(0, 8 * mebi / sector));
   ASSERT_EQ(::stat(image.c_str(), &after), 0);
   EXPECT_LE(after.st_blocks + static_cast<blkcnt_t>(8 * mebi / sector), before.st_blocks + 64);
-}
-
-TEST_F(Service, ALoopDeviceIsServedLikeAFile) {
-  image = make_image(folder, image_bytes);
-  const std::string answer = folder / "loop";
-  const std::string set_up = "losetup --show -f " + image + " >" + answer + " 2>/dev/null";
-  if (std::system(set_up.c_str()) != 0) GTEST_SKIP() << "no loop device can be set up here";
-  std::string device = read_text(answer);
-  device.erase(device.find_last_not_of('\n') + 1);
-  const auto detach = [&](void*) { (void)!std::system(("losetup -d " + device).c_str()); };
-  const std::unique_ptr<void, decltype(detach)> cleanup(&device, detach);
-
-  image = device;
-  serve();
-  {
-    auto disk = guest();
-    EXPECT_EQ(disk->capacity_bytes(), image_bytes);
-    Load load(disk, {});
-    load.run(500);
-    load.verify();
-    must(disk->write_zeroes(0, 64, true));
-    must(disk->flush());
-    EXPECT_TRUE(all_zero(read_file(device, 0, 64 * sector)));
-  }
-  EXPECT_EQ(daemon->terminate(), good_end);
 }
 
 TEST_F(Service, ANullDiskReadsZeroesAndForgetsWrites) {

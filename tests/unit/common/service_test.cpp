@@ -137,55 +137,5 @@ TEST_F(ServiceTest, IgnoresAWatchdogThatIsMalformedOrMeantForAnother) {
   EXPECT_EQ(Service::from_environment().keep_alive_interval(), std::nullopt);
 }
 
-/// Runs `body` in a child that has two sockets at descriptors 3 and 4, as systemd leaves them.
-int status_with_passed_sockets(const std::function<int()>& body) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    int pair[2];
-    if (::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) ::_exit(100);
-    const int high = ::fcntl(pair[1], F_DUPFD, 50);
-    if (::dup2(::fcntl(pair[0], F_DUPFD, 60), 3) != 3 || ::dup2(high, 4) != 4) ::_exit(101);
-    ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
-    ::_exit(body());
-  }
-  int status = 0;
-  EXPECT_EQ(::waitpid(child, &status, 0), child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-TEST_F(ServiceTest, TakesPassedSocketsByNumberAndName) {
-  EXPECT_EQ(status_with_passed_sockets([] {
-              ::setenv("LISTEN_FDS", "2", 1);
-              ::setenv("LISTEN_FDNAMES", "disk0", 1);
-              const auto sockets = take_passed_sockets();
-              if (!sockets || sockets->size() != 2) return 1;
-              const auto& [first, second] = std::tie((*sockets)[0], (*sockets)[1]);
-              if (first.fd.get() != 3 || first.name != "disk0") return 2;
-              if (second.fd.get() != 4 || second.name != "unknown") return 3;
-              return (::fcntl(4, F_GETFD) & FD_CLOEXEC) != 0 ? 0 : 4;
-            }),
-            0);
-}
-
-TEST_F(ServiceTest, RefusesPassedSocketsThatAreNotThere) {
-  EXPECT_EQ(status_with_passed_sockets([] {
-              ::close(4);
-              ::setenv("LISTEN_FDS", "2", 1);
-              return take_passed_sockets() ? 1 : 0;
-            }),
-            0);
-}
-
-TEST_F(ServiceTest, TakesNoSocketsThatWereNotPassedToIt) {
-  EXPECT_TRUE(take_passed_sockets()->empty());
-  set("LISTEN_FDS", "1");
-  EXPECT_TRUE(take_passed_sockets()->empty());
-  set("LISTEN_PID", std::to_string(::getpid() + 1));
-  EXPECT_TRUE(take_passed_sockets()->empty());
-  set("LISTEN_PID", std::to_string(::getpid()));
-  set("LISTEN_FDS", "many");
-  EXPECT_FALSE(take_passed_sockets());
-}
-
 }  // namespace
 }  // namespace common
