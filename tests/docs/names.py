@@ -81,8 +81,12 @@ def sentence_complaints() -> list[str]:
     quoted = [first_code(row[0]) for row in troubleshooting_rows()]
     if len(quoted) < 30:
         return [f"{MANUAL.name}: the troubleshooting tables were not found"]
-    return [f"{MANUAL.name}: nothing in the source says '{sentence}'"
-            for sentence in quoted if sentence and sentence not in joined]
+    complaints = [f"{MANUAL.name}: nothing in the source says '{sentence}'"
+                  for sentence in quoted if sentence and sentence not in joined]
+    for said in re.findall(r'fail\(Fault::operator_,\s*"(--[^"]+)"', joined):
+        if not said.endswith(" ") and not any(sentence in said for sentence in quoted if sentence):
+            complaints.append(f"{MANUAL.name}: no row for '{said}'")
+    return complaints
 
 
 def troubleshooting_rows() -> list[list[str]]:
