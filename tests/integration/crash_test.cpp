@@ -9,8 +9,6 @@
 namespace integration {
 namespace {
 
-using vhost::frontend::Connection;
-
 class Crash : public Served {
  protected:
   /// Requests that the kept inflight region says were begun and not finished.
@@ -33,19 +31,6 @@ class Crash : public Served {
     }
     ::munmap(mapped, bytes);
     return count;
-  }
-  /// Starts a successor as a service manager does, again if it ends: the kernel may take longer to
-  /// end the writes of the dead, and with them its lock, than a daemon waits.
-  Connection resurrect(const Strings& flags = {}) {
-    for (int attempt = 0; attempt < 8; ++attempt) {
-      restart(flags);
-      while (daemon->running()) {
-        auto connection = Connection::connect(socket, {.reply_deadline = milliseconds(20'000)});
-        if (connection) return std::move(*connection);
-        ::usleep(500);
-      }
-    }
-    throw std::runtime_error("no successor: " + daemon->words());
   }
   /// Twenty deaths; returns how many requests were in the middle of it, all together.
   std::size_t die_and_go_on(Guest& disk, std::vector<Load*> loads, const Strings& flags = {}) {
