@@ -44,8 +44,7 @@ class Crash : public Served {
       ::usleep(static_cast<useconds_t>(death * 37 % 400));
       daemon->kill();
       caught += marked(disk);
-      restart(flags);
-      must(disk->reconnect(connect(socket)));
+      must(disk->reconnect(resurrect(flags)));
       for (Load* load : loads) load->settle();
     }
     for (Load* load : loads) load->verify();
@@ -84,8 +83,7 @@ TEST_F(Crash, ADriverWithoutAnInflightRegionOffersAgain) {
     daemon->kill();
     while (load.reap()) {
     }
-    restart();
-    must(disk->reconnect(connect(socket)));
+    must(disk->reconnect(resurrect()));
     load.settle();
   }
   load.verify();

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,14 +78,20 @@ Daemon::Daemon(const Folder& folder, const Strings& flags, const Launch& launch)
   const int err = ::open(stderr_path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (err < 0) throw std::runtime_error("cannot make " + stderr_path_);
 
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   pid_ = ::fork();
   if (pid_ == 0) {
+    // A test that crashes leaves no daemon behind, nor one that holds the test's output open.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::dup2(null, STDIN_FILENO);
+    ::dup2(null, STDOUT_FILENO);
     ::dup2(err, STDERR_FILENO);
     if (launch.inherit_fd >= 0) ::fcntl(launch.inherit_fd, F_SETFD, 0);
     ::execve(argv[0], argv.data(), envp.data());
     ::_exit(127);
   }
   ::close(err);
+  ::close(null);
   if (pid_ < 0) throw std::runtime_error("fork");
 }
 

@@ -23,6 +23,20 @@ class Served : public ::testing::Test {
     all.insert(all.end(), flags.begin(), flags.end());
     daemon = std::make_unique<Daemon>(folder, all);
   }
+  /// Starts a successor as a service manager does, again if it ends: the kernel may take longer to
+  /// end the writes of the dead, and with them its lock, than a daemon waits.
+  vhost::frontend::Connection resurrect(const Strings& flags = {}) {
+    for (int attempt = 0; attempt < 8; ++attempt) {
+      restart(flags);
+      while (daemon->running()) {
+        auto connection =
+            vhost::frontend::Connection::connect(socket, {.reply_deadline = milliseconds(20'000)});
+        if (connection) return std::move(*connection);
+        ::usleep(500);
+      }
+    }
+    throw std::runtime_error("no successor: " + daemon->words());
+  }
   /// A guest with the usual driver, or with these changes to it.
   [[nodiscard]] Guest guest(BlkOptions options = {}) { return Guest(socket, std::move(options)); }
   [[nodiscard]] bool image_holds(std::uint64_t first_sector, std::uint64_t seed,

@@ -1,5 +1,6 @@
 // Block requests at and beyond every limit: each gets the status that VIRTIO asks for, and a
 // refused one changes nothing.
+#include <algorithm>
 #include <cstring>
 
 #include "tests/integration/hostile.hpp"
@@ -48,7 +49,7 @@ class HostileRequest : public Hostile {
   }
   /// A request of these ranges; `extra` bytes more or fewer than they have.
   BlkStatus ranges(std::uint32_t type, const std::vector<BlkRange>& list, int extra = 0) {
-    std::memcpy(room.data + 4096, list.data(), list.size() * sizeof(BlkRange));
+    std::ranges::copy(std::as_bytes(std::span(list)), room.data + 4096);
     const auto bytes = static_cast<int>(list.size() * sizeof(BlkRange)) + extra;
     return data(type, 0, static_cast<std::uint32_t>(bytes));
   }

@@ -224,8 +224,7 @@ TEST_F(Lifecycle, AKilledDaemonLetsTheImageGo) {
     load.submit();
     daemon->kill();
   }
-  restart();
-  auto disk = guest();
+  Guest disk(resurrect(), {}, 32 * mebi);
   EXPECT_TRUE(works(disk, 1));
 }
 
