@@ -48,7 +48,10 @@ void Device::set_features(std::uint64_t accepted) {
 void Device::keep_in(vhost::Keepsake keepsake) {
   const auto note = vhost::read_once<Note>(keepsake.bytes.data());
   keepsake_ = std::move(keepsake);
-  if (note.magic == note_magic) config_.set_writeback(note.writeback != 0);
+  if (note.magic == note_magic) {
+    config_.set_writeback(note.writeback != 0);
+    may_be_another_ = false;  // another machine would have brought a new region
+  }
   settle_durability();
 }
 
