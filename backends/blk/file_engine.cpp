@@ -213,7 +213,7 @@ void FileEngine::move_bounced_part(Slot& slot) {
     io_uring_prep_write(entry, image_file, progress.bounce.data(), length, offset);
   }
   begin(slot, entry);
-  ++bounced_;
+  ++progress.bounced;
 }
 
 /// Takes bytes that were moved off the front of the pieces.

@@ -55,9 +55,6 @@ class FileEngine {
   /// the request is done. Nothing: it goes on.
   [[nodiscard]] std::optional<Status> complete(Slot& slot, int result);
 
-  /// Pieces that were copied because their memory was not aligned, since the last call.
-  [[nodiscard]] std::uint64_t take_bounced() { return std::exchange(bounced_, 0); }
-
  private:
   [[nodiscard]] bool aligned_range(std::uint64_t offset, std::uint64_t length) const;
   [[nodiscard]] bool aligned_memory(const Slot& slot) const;
@@ -90,7 +87,6 @@ class FileEngine {
   std::vector<Slot*> waiting_for_bounce_;  // oldest first
   Slot* lone_read_ = nullptr;  // the first read of a burst, as long as it is the only request
   unsigned started_ = 0;       // in this burst
-  std::uint64_t bounced_ = 0;
 };
 
 }  // namespace blk

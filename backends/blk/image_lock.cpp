@@ -125,4 +125,9 @@ vhost::Result<void> lock_image(const Image& image, std::chrono::milliseconds pat
   }
 }
 
+void unlock_image(const Image& image) {
+  release(image.file.get());
+  if (image.buffered) release(image.buffered.get());
+}
+
 }  // namespace blk

@@ -21,7 +21,7 @@
  */
 namespace blk {
 
-inline constexpr std::chrono::milliseconds default_lock_patience{2000};
+inline constexpr std::chrono::milliseconds default_lock_patience{5000};
 
 /// Takes the locks for the image as it is opened, to write or to read; they go with its
 /// descriptors. Sleeps between attempts. An error, with nothing locked, if somebody still is in
@@ -29,5 +29,9 @@ inline constexpr std::chrono::milliseconds default_lock_patience{2000};
 /// the file system has no locks.
 [[nodiscard]] vhost::Result<void> lock_image(
     const Image& image, std::chrono::milliseconds patience = default_lock_patience);
+
+/// Gives the locks up at an orderly end, when nothing is in flight any more. Without this they
+/// would last until the kernel has taken the workers' rings apart, which it does later.
+void unlock_image(const Image& image);
 
 }  // namespace blk

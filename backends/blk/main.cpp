@@ -225,6 +225,8 @@ Result<void> Daemon::run() {
     common::log::warning("requests in flight are left to the next start");
     ::_exit(EXIT_SUCCESS);  // a worker is still with the storage, and uses all of this
   }
+  device_.reset();
+  if (image_) unlock_image(*image_);
   return ended;
 }
 

@@ -18,7 +18,6 @@ class NullEngine {
   };
   [[nodiscard]] std::optional<Done> end_burst() { return std::nullopt; }
   [[nodiscard]] std::optional<Status> complete(Slot&, int) { return Status::ok; }
-  [[nodiscard]] std::uint64_t take_bounced() { return 0; }
 };
 
 }  // namespace blk

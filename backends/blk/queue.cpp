@@ -57,10 +57,14 @@ void Queue::finish(Slot& slot, Status status, std::uint64_t now_ns) {
     op.bytes.add(request.total_bytes());
   } else if (status == Status::unsupported) {
     op.unsupported.add();
-  } else {
+  } else if (request.status != nullptr) {
     op.io_errors.add();
+  } else {
+    stats_.unanswerable.add();
   }
-  if (request.status == nullptr) stats_.unanswerable.add();
+  if (const auto parts = std::exchange(slot.progress.bounced, 0); parts != 0) {
+    stats_.bounced.add(parts);
+  }
   release(slot);
 }
 

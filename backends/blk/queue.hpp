@@ -121,8 +121,10 @@ unsigned Queue::take_from(R& ring, Engine& engine, std::uint64_t now_ns) {
     slot->started_ns = now_ns;
     auto status = parse(GuestBytes(slot->chain.readable()), GuestBytes(slot->chain.writable()),
                         disk_, slot->request);
+    const bool refused = status == Status::io_error && slot->request.status != nullptr;
     if (!status) status = engine.start(*slot);
     if (status) finish(*slot, *status, now_ns);
+    if (refused) stats_.invalid.add();
   }
   if (taken != 0) {
     stats_.in_flight.store(in_flight_, std::memory_order_relaxed);

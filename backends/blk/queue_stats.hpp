@@ -22,6 +22,7 @@ struct QueueStats {
   };
 
   std::array<PerOp, ops> per_op;
+  common::Counter invalid;           ///< refused before the storage saw them; in io_errors too
   common::Counter unanswerable;      ///< chains without room for a status
   common::Counter bursts;            ///< turns that took at least one request
   common::Counter merged_bursts;     ///< turns that took more than one
@@ -29,7 +30,7 @@ struct QueueStats {
   common::Counter calls;             ///< calls sent to the driver
   common::Counter calls_suppressed;  ///< times the driver wanted none
   common::Counter broken;            ///< times the driver broke the rules of the ring
-  common::Counter bounced;           ///< pieces copied because memory was not aligned
+  common::Counter bounced;           ///< parts copied because memory was not aligned
   std::atomic<std::uint32_t> in_flight = 0;
 
   [[nodiscard]] PerOp& of(Op op) { return per_op[static_cast<std::size_t>(op)]; }

@@ -23,6 +23,7 @@ struct Progress {
   std::span<std::byte> bounce;   ///< a borrowed aligned buffer; empty if none is needed
   std::uint64_t part_bytes = 0;  ///< asked for by the operation under way
   bool zero_by_writing = false;  ///< the file system has no other way for this request
+  std::uint32_t bounced = 0;     ///< parts that went through a bounce buffer
   bool syncing = false;          ///< the data is written, the fsync for it is under way
 };
 

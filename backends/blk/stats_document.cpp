@@ -74,6 +74,7 @@ json operations_of(const QueueStats& stats) {
 }
 
 json queue_document(std::size_t index, const QueueStats& stats) {
+  const std::uint64_t invalid = stats.invalid.value();  // first: io_errors is counted before it
   std::uint64_t requests = 0;
   std::uint64_t bytes = 0;
   std::uint64_t io_errors = 0;
@@ -88,7 +89,8 @@ json queue_document(std::size_t index, const QueueStats& stats) {
           {"requests", requests},
           {"bytes", bytes},
           {"errors",
-           {{"io", io_errors},
+           {{"io", io_errors - invalid},
+            {"invalid", invalid},
             {"unsupported", unsupported},
             {"unanswerable", stats.unanswerable.value()},
             {"broken_ring", stats.broken.value()}}},

@@ -254,11 +254,7 @@ class Loop final : public Worker {
     now_ = now_ns();
     bool moved = false;
     for (const auto& queue : queues_) {
-      if (queue->take(*engine_, now_) == 0) continue;
-      moved = true;
-      if (const auto bounced = engine_->take_bounced(); bounced != 0) {
-        queue->stats().bounced.add(bounced);
-      }
+      moved |= queue->take(*engine_, now_) != 0;
     }
     if (const auto done = engine_->end_burst()) {
       done->slot->queue->finish(*done->slot, done->status, now_ns());

@@ -28,7 +28,7 @@ bool Session::on_readable() {
   for (int i = 0; i < most_at_once; ++i) {
     auto message = reader_.read(socket_.get());
     if (!message) {
-      log_(reader_.closed() ? LogLevel::info : LogLevel::warning, message.error().what);
+      log_(reader_.closed() ? LogLevel::debug : LogLevel::warning, message.error().what);
       return false;
     }
     if (!*message) return true;

@@ -110,6 +110,12 @@ class EngineTest : public testing::Test {
     return done_.at(&slot);
   }
   Status status_of(Slot& slot) { return done_.at(&slot); }
+  /// Parts of all requests so far that went through a bounce buffer.
+  [[nodiscard]] std::uint32_t bounced() const {
+    std::uint32_t parts = 0;
+    for (const auto& slot : slots_) parts += slot->progress.bounced;
+    return parts;
+  }
 
   /// The operations that were prepared since the last look.
   std::vector<io_uring_sqe> prepared() {

@@ -34,7 +34,7 @@ TEST_F(DirectTest, AlignedRequestsAreMovedAsTheyLie) {
   ASSERT_EQ(operations.size(), 1u);
   EXPECT_TRUE(is_at(operations[0], out));
   EXPECT_EQ(operations[0].fd, 0);
-  EXPECT_EQ(engine().take_bounced(), 0u);
+  EXPECT_EQ(bounced(), 0u);
   settle();
   EXPECT_TRUE(std::ranges::equal(file_bytes(8192, 4096), out.bytes().subspan(512, 4096)));
 }
@@ -59,8 +59,7 @@ TEST_F(DirectTest, MisalignedMemoryGoesThroughABuffer) {
   EXPECT_EQ(in.bytes()[2], std::byte{0});
   EXPECT_EQ(in.bytes()[4003], std::byte{0});
   EXPECT_EQ(in.bytes()[5096], std::byte{0});
-  EXPECT_EQ(engine().take_bounced(), 2u);
-  EXPECT_EQ(engine().take_bounced(), 0u);
+  EXPECT_EQ(bounced(), 2u);
 }
 
 TEST_F(DirectTest, PiecesThatAreNoWholeBlocksGoThroughABuffer) {
@@ -89,7 +88,7 @@ TEST_F(DirectTest, MisalignedPlacesGoThroughThePageCache) {
   EXPECT_TRUE(std::ranges::equal(file_bytes(512, 4096), out.bytes().subspan(1, 4096)));
   EXPECT_EQ(run(data(Op::read, 512, {in.piece(1, 4096)})), Status::ok);
   EXPECT_TRUE(std::ranges::equal(in.bytes().subspan(1, 4096), out.bytes().subspan(1, 4096)));
-  EXPECT_EQ(engine().take_bounced(), 0u);
+  EXPECT_EQ(bounced(), 0u);
 }
 
 TEST_F(DirectTest, MoreMisalignedRequestsThanBuffersWaitForTheirTurn) {
@@ -105,7 +104,7 @@ TEST_F(DirectTest, MoreMisalignedRequestsThanBuffersWaitForTheirTurn) {
     EXPECT_EQ(status_of(*slots[i]), Status::ok);
     EXPECT_TRUE(std::ranges::equal(file_bytes(i * 4096, 4096), out[i].bytes().subspan(1, 4096)));
   }
-  EXPECT_EQ(engine().take_bounced(), 10u);
+  EXPECT_EQ(bounced(), 10u);
 }
 
 TEST_F(DirectTest, ABufferGoesToWhoWaitedLongestEvenIfItsOwnerFailed) {
@@ -134,7 +133,7 @@ TEST_F(DirectTest, ARequestLargerThanABufferIsMovedInParts) {
   constexpr std::size_t length = std::size_t{150} * 4096;
   out.fill(4);
   EXPECT_EQ(run(data(Op::write, 4096, {out.piece(1, 9), out.piece(10, length - 9)})), Status::ok);
-  EXPECT_EQ(engine().take_bounced(), 3u);
+  EXPECT_EQ(bounced(), 3u);
   EXPECT_EQ(run(data(Op::read, 4096, {in.piece(1, length - 100), in.piece(length - 99, 100)})),
             Status::ok);
   EXPECT_TRUE(std::ranges::equal(in.bytes().subspan(1, length), out.bytes().subspan(1, length)));

@@ -80,6 +80,7 @@ TEST_F(QueueTest, AnswersABadRequestWithoutTheEngine) {
   EXPECT_TRUE(guest_.has_status(beyond, Status::io_error));
   EXPECT_TRUE(guest_.has_status(unknown, Status::unsupported));
   EXPECT_EQ(stats_.of(Op::read).io_errors.value(), 1u);
+  EXPECT_EQ(stats_.invalid.value(), 1u);
   EXPECT_EQ(stats_.of(Op::other).unsupported.value(), 1u);
   EXPECT_EQ(stats_.unanswerable.value(), 0u);
 }
@@ -199,6 +200,7 @@ TEST_F(QueueTest, CountsErrorsByKindAndNoBytesForThem) {
   finish_one(queue, Status::unsupported);
   EXPECT_EQ(stats_.of(Op::read).requests.value(), 2u);
   EXPECT_EQ(stats_.of(Op::read).io_errors.value(), 1u);
+  EXPECT_EQ(stats_.invalid.value(), 0u) << "the storage failed, not the guest";
   EXPECT_EQ(stats_.of(Op::read).unsupported.value(), 1u);
   EXPECT_EQ(stats_.of(Op::read).bytes.value(), 0u);
 }

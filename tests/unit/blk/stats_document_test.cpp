@@ -111,7 +111,8 @@ TEST_F(BlkStatsDocument, CountsWhatAQueueDid) {
   const json queue = document()["queues"][0];
   EXPECT_EQ(queue["requests"], 4);
   EXPECT_EQ(queue["bytes"], 1536);
-  EXPECT_EQ(queue["errors"]["io"], 1);
+  EXPECT_EQ(queue["errors"]["io"], 0);
+  EXPECT_EQ(queue["errors"]["invalid"], 1);
   EXPECT_EQ(queue["errors"]["unsupported"], 1);
   EXPECT_EQ(queue["errors"]["unanswerable"], 0);
   EXPECT_EQ(queue["errors"]["broken_ring"], 0);
