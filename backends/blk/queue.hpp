@@ -49,7 +49,10 @@ class Queue {
   /// Needs the queue to be quiet if regions of the old map go away.
   void move_to(const std::shared_ptr<const vhost::MemoryMap>& memory);
   void resize(std::uint64_t size_bytes) { disk_.size_bytes = size_bytes; }
-  void set_call(std::shared_ptr<const vhost::EventFd> call) { call_ = std::move(call); }
+  /// Returns the descriptor that was called until now.
+  std::shared_ptr<const vhost::EventFd> change_call(std::shared_ptr<const vhost::EventFd> call) {
+    return std::exchange(call_, std::move(call));
+  }
   [[nodiscard]] const vhost::EventFd* call() const { return call_.get(); }
   [[nodiscard]] vhost::AnyRing give_up_ring() { return std::move(ring_); }
 

@@ -62,6 +62,7 @@ class Mailbox {
     full_.store(true, std::memory_order_release);
     add_one(wake_);
     abandoned_ = !wait_until_done(patience);
+    if (!abandoned_) let_go_.clear();
     return !abandoned_;
   }
 
@@ -80,6 +81,11 @@ class Mailbox {
     calling_.store(descriptor, std::memory_order_relaxed);
     descriptor->signal();
     calling_.store(nullptr, std::memory_order_relaxed);
+  }
+  /// In a task: a descriptor that is not called any more. The control thread may be freeing us from
+  /// a call on it right now, so it ends only when that thread has its answer.
+  void let_go(std::shared_ptr<const vhost::EventFd> descriptor) {
+    let_go_.push_back(std::move(descriptor));
   }
 
  private:
@@ -110,7 +116,7 @@ class Mailbox {
         give_up_at = Clock::now() + patience.after_end;
       }
       // In a call on the same descriptor for two looks: it hangs there, or is there often. The
-      // descriptor lives until the worker lets go; a call that draining took is made up for.
+      // descriptor lives until we return; a call that draining took is made up for.
       const auto* calling = calling_.load(std::memory_order_relaxed);
       if (calling != nullptr && calling == hanging_in) {
         calling->drain();
@@ -130,6 +136,7 @@ class Mailbox {
   std::function<void()> task_;
   std::atomic<bool> full_ = false;
   std::atomic<const vhost::EventFd*> calling_ = nullptr;
+  std::vector<std::shared_ptr<const vhost::EventFd>> let_go_;  // the worker's until done_
   bool abandoned_ = false;
   vhost::UniqueFd wake_;
   vhost::UniqueFd done_;
@@ -173,7 +180,7 @@ class Loop final : public Worker {
 
   void set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd> call) override {
     Queue& queue = find(index);
-    queue.set_call(std::move(call));
+    mailbox_->let_go(queue.change_call(std::move(call)));
     mailbox_->call(queue.call());
   }
 
@@ -184,6 +191,7 @@ class Loop final : public Worker {
       if (!turn()) sleep();
     }
     unwatch(queue);
+    mailbox_->let_go(queue.change_call(nullptr));
     auto ring = queue.give_up_ring();
     std::erase_if(queues_, [&](const auto& candidate) { return candidate.get() == &queue; });
     return ring;

@@ -65,7 +65,10 @@ TEST_F(DirectTest, MisalignedMemoryGoesThroughABuffer) {
 TEST_F(DirectTest, PiecesThatAreNoWholeBlocksGoThroughABuffer) {
   Pages out(2);
   start(data(Op::write, 0, {out.piece(0, 512), out.piece(512, 3584)}));
-  EXPECT_FALSE(is_at(prepared().at(0), out));
+  const auto operation = prepared().at(0);
+  EXPECT_EQ(operation.opcode, IORING_OP_WRITE);
+  EXPECT_FALSE(is_at(operation, out));
+  EXPECT_EQ(engine().take_bounced(), 1u);
 }
 
 TEST_F(DirectTest, MisalignedPlacesGoThroughThePageCache) {

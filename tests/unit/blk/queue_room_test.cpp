@@ -174,6 +174,8 @@ TEST_F(BrokenRing, IsWhatAMapWithoutItsAreasMakesOfAQueue) {
   queue.move_to(memory_.map({1, 2}));
   EXPECT_EQ(stats_.broken.value(), 1u);
   EXPECT_EQ(error_.count(), 1u);
+  queue.move_to(memory_.map({1, 2}));
+  EXPECT_EQ(stats_.broken.value(), 1u);
   (void)queue.publish();
   EXPECT_EQ(take(queue), 0u);
   EXPECT_TRUE(queue.drained());

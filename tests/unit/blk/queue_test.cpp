@@ -122,7 +122,7 @@ TEST_F(QueueTest, DoesNotCallADriverThatWantsNoCalls) {
 
 TEST_F(QueueTest, WithoutACallDescriptorSuppressesEveryCall) {
   Queue queue = make();
-  queue.set_call(nullptr);
+  queue.change_call(nullptr);
   (void)guest_.read(0);
   (void)take(queue);
   finish_all(queue);
@@ -135,7 +135,7 @@ TEST_F(QueueTest, CallsOnTheNewDescriptorAfterAChange) {
   Queue queue = make();
   const auto other = std::make_shared<testing_tools::Event>();
   const auto fresh = other->shared();
-  queue.set_call(fresh);
+  queue.change_call(fresh);
   (void)guest_.read(0);
   (void)take(queue);
   finish_all(queue);

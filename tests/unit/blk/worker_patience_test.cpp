@@ -212,5 +212,21 @@ TEST_F(SlowWorker, IsFreedWhileItGivesUpAQueueOfAHostileGuest) {
   ::fcntl(end.call.get(), F_SETFL, O_NONBLOCK);
 }
 
+TEST_F(SlowWorker, IsFreedWhileItChangesTheDescriptorOfAHostileGuest) {
+  auto worker = null_worker();
+  GuestsEnd end(memory_, 0);
+  add(*worker, end);
+  (void)end.call.count();
+  end.call.add(UINT64_MAX - 1);
+  ASSERT_EQ(::fcntl(end.call.get(), F_SETFL, 0), 0);
+  (void)end.guest.read(0);
+  end.kick.add();
+  const Event other;
+  auto shared = other.shared();
+  EXPECT_TRUE(worker->post([&] { worker->set_call(0, shared); }));
+  EXPECT_GE(other.count(), 1u);
+  ::fcntl(end.call.get(), F_SETFL, O_NONBLOCK);
+}
+
 }  // namespace
 }  // namespace blk
