@@ -1,7 +1,5 @@
 #include "libvhost/session/session.hpp"
 
-#include "libvhost/session/answers.hpp"
-
 namespace vhost {
 namespace {
 

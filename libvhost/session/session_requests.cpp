@@ -4,7 +4,6 @@
  */
 #include <algorithm>
 
-#include "libvhost/session/answers.hpp"
 #include "libvhost/session/session.hpp"
 
 namespace vhost {

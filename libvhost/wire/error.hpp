@@ -34,4 +34,10 @@ using Result = std::expected<T, Error>;
   return fail(fault, std::move(what) + ": " + std::strerror(error));
 }
 
+/// The error of a result that has one, as another result's.
+template <class T>
+[[nodiscard]] std::unexpected<Error> pass_on(const Result<T>& failed) {
+  return std::unexpected(failed.error());
+}
+
 }  // namespace vhost

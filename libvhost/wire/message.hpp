@@ -18,6 +18,12 @@ struct Message {
   std::vector<UniqueFd> fds;
 };
 
+/// The payload as a T. Whoever calls knows that it holds one (request_table.hpp).
+template <Wire T>
+[[nodiscard]] T payload_as(const Message& message) {
+  return read_once<T>(message.payload.data());
+}
+
 /// Puts messages together from a stream socket, which may cut them anywhere.
 ///
 /// The state of a half-read message is kept between calls, so a peer that sends half a header and

@@ -194,7 +194,7 @@ TEST_F(Lifecycle, ASecondDaemonOnTheImageRefusesInOneSentence) {
   }
   const Folder other;
   Daemon second(other, {"--socket-path", other / "socket", "--blk-file", image});
-  const auto end = second.end_within(milliseconds(5000) * slowness);
+  const auto end = second.end_within(milliseconds(9000) * slowness);  // it waits for five seconds
   ASSERT_TRUE(end);
   EXPECT_GT(end->status, 0);
   EXPECT_NE(second.words().find("another process has the image open for writing"),

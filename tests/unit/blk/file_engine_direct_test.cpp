@@ -68,7 +68,7 @@ TEST_F(DirectTest, PiecesThatAreNoWholeBlocksGoThroughABuffer) {
   const auto operation = prepared().at(0);
   EXPECT_EQ(operation.opcode, IORING_OP_WRITE);
   EXPECT_FALSE(is_at(operation, out));
-  EXPECT_EQ(engine().take_bounced(), 1u);
+  EXPECT_EQ(bounced(), 1u);
 }
 
 TEST_F(DirectTest, MisalignedPlacesGoThroughThePageCache) {
