@@ -49,6 +49,19 @@ TEST_F(WorkerTest, IsWokenByAKick) {
   EXPECT_EQ(end.kick.count(), 0u);
 }
 
+TEST_F(WorkerTest, NeverFallsAsleepOverARequest) {
+  auto worker = null_worker();
+  GuestsEnd end(memory_, 0);
+  add(*worker, end);
+  for (unsigned i = 0; i < 3000; ++i) {
+    // About as long as the worker looks on: the request comes while it goes to sleep.
+    const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(i * 37 % 80);
+    while (std::chrono::steady_clock::now() < until) {
+    }
+    ASSERT_TRUE(end.read_one()) << i;
+  }
+}
+
 TEST_F(WorkerTest, PollsAQueueThatNeverKicks) {
   auto worker = null_worker();
   GuestsEnd end(memory_, 0);
