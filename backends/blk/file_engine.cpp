@@ -95,19 +95,28 @@ std::optional<Status> FileEngine::start(Slot& slot) {
   }
   // The pieces are the chain's own, which nobody else reads: they are shortened as they are moved.
   slot.progress.pieces = {const_cast<iovec*>(request.data.data()), request.data.size()};
-  const bool needs_bounce = image_.direct &&
-                            aligned_range(request.offset_bytes, request.length_bytes) &&
-                            !aligned_memory(slot);
   if (!image_.direct && request.op == Op::read && started_ == 1) {
     lone_read_ = &slot;  // until something else comes, or the burst ends
-  } else if (!needs_bounce) {
+  } else {
+    go_on(slot);
+  }
+  return std::nullopt;
+}
+
+/// Moves the next part, in the way that its alignment allows. A short transfer may have left
+/// another one than the request came with.
+void FileEngine::go_on(Slot& slot) {
+  const std::uint64_t done = slot.progress.done_bytes;
+  if (!slot.progress.bounce.empty()) {
+    move_bounced_part(slot);
+  } else if (!image_.direct || aligned_memory(slot) ||
+             !aligned_range(slot.request.offset_bytes + done, slot.request.length_bytes - done)) {
     move_part(slot);
   } else if (borrow_bounce(slot)) {
     move_bounced_part(slot);
   } else {
     waiting_for_bounce_.push_back(&slot);
   }
-  return std::nullopt;
 }
 
 std::optional<FileEngine::Done> FileEngine::end_burst() {
@@ -251,7 +260,7 @@ std::optional<Status> FileEngine::complete_data(Slot& slot, std::uint64_t bytes)
   if (!progress.bounce.empty() && slot.request.op == Op::read && bytes != 0) scatter(slot, bytes);
   advance(slot, bytes);
   if (progress.done_bytes == slot.request.length_bytes) return finish(slot, Status::ok);
-  progress.bounce.empty() ? move_part(slot) : move_bounced_part(slot);
+  go_on(slot);
   return std::nullopt;
 }
 

@@ -64,6 +64,7 @@ class FileEngine {
   void scatter(Slot& slot, std::uint64_t bytes) const;
 
   [[nodiscard]] bool read_at_once(Slot& slot);
+  void go_on(Slot& slot);
   void move_part(Slot& slot);
   void move_bounced_part(Slot& slot);
   void advance(Slot& slot, std::uint64_t bytes);

@@ -60,6 +60,8 @@ class Queue {
   [[nodiscard]] QueueStats& stats() { return stats_; }
   /// Null: the driver never kicks and has to be polled.
   [[nodiscard]] const vhost::EventFd* kick() const { return kick_.get(); }
+  /// There may be more to take, and nothing will say so.
+  [[nodiscard]] bool needs_polling() const { return open_ && kick_ == nullptr; }
   /// The driver broke the rules and this was not asked before.
   [[nodiscard]] bool take_news_of_breaking() { return std::exchange(just_broke_, false); }
 

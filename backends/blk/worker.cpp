@@ -362,7 +362,7 @@ class Loop final : public Worker {
 
   /// A driver that never kicks cannot wake us.
   [[nodiscard]] bool must_poll() const {
-    return std::ranges::any_of(queues_, [](const auto& q) { return q->kick() == nullptr; });
+    return std::ranges::any_of(queues_, [](const auto& q) { return q->needs_polling(); });
   }
 
   // Set once, before the thread runs.

@@ -158,6 +158,21 @@ TEST_F(DirectTest, AShortReadFillsOnlyWhatWasRead) {
   EXPECT_EQ(operations[0].len, 4096u);
 }
 
+TEST_F(DirectTest, AShortTransferThatLeavesMisalignedMemoryGoesOnThroughABuffer) {
+  image_.memory_alignment = 4096;
+  image_.offset_alignment = 512;
+  Pages out(2);
+  Slot& slot = data(Op::write, 0, {out.piece(0, 8192)});
+  start(slot);
+  EXPECT_TRUE(is_at(prepared().at(0), out));
+  EXPECT_EQ(answer(slot, 512), std::nullopt);
+  const auto operations = prepared();
+  ASSERT_EQ(operations.size(), 1u);
+  EXPECT_FALSE(is_at(operations[0], out));
+  EXPECT_EQ(operations[0].off, 512u);
+  EXPECT_EQ(operations[0].len, 8192u - 512);
+}
+
 TEST_F(DirectTest, DurabilityHoldsForCopiedWritesToo) {
   Pages out(2);
   durable_ = true;
