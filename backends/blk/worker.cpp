@@ -1,15 +1,16 @@
 #include "backends/blk/worker.hpp"
 
 #include <poll.h>
-#include <sys/eventfd.h>
+#include <pthread.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <future>
+#include <optional>
+#include <thread>
 
 #include "backends/blk/file_engine.hpp"
+#include "backends/blk/mailbox.hpp"
 #include "backends/blk/null_engine.hpp"
 #include "backends/blk/spin.hpp"
 #include "backends/blk/uring.hpp"
@@ -18,8 +19,6 @@
 
 namespace blk {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 std::uint64_t now_ns() {
   timespec now{};
@@ -41,106 +40,6 @@ void pause_briefly() {
 constexpr Tag mail_tag = 2;
 constexpr Tag cancel_tag = 4;
 constexpr Tag queue_bit = 1;
-
-/// The door between the control thread and a worker: one task at a time.
-class Mailbox {
- public:
-  [[nodiscard]] static vhost::Result<std::shared_ptr<Mailbox>> create() {
-    auto box = std::make_shared<Mailbox>();
-    box->wake_ = vhost::UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    box->done_ = vhost::UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!box->wake_ || !box->done_) {
-      return vhost::fail_errno(vhost::Fault::host, "cannot create an eventfd");
-    }
-    return box;
-  }
-
-  /// Control thread.
-  [[nodiscard]] bool post(std::function<void()> task, const Patience& patience) {
-    if (abandoned_) return false;
-    task_ = std::move(task);
-    full_.store(true, std::memory_order_release);
-    add_one(wake_);
-    abandoned_ = !wait_until_done(patience);
-    if (!abandoned_) let_go_.clear();
-    return !abandoned_;
-  }
-
-  // The worker's thread.
-  [[nodiscard]] int wake_fd() const { return wake_.get(); }
-  [[nodiscard]] bool full() const { return full_.load(std::memory_order_acquire); }
-  void open() {
-    take_all(wake_);
-    task_();
-    full_.store(false, std::memory_order_release);
-    add_one(done_);
-  }
-  /// Signals a call descriptor, so that the control thread knows where we are if we hang in it.
-  void call(const vhost::EventFd* descriptor) {
-    if (descriptor == nullptr) return;
-    calling_.store(descriptor, std::memory_order_relaxed);
-    descriptor->signal();
-    calling_.store(nullptr, std::memory_order_relaxed);
-  }
-  /// In a task: a descriptor that is not called any more. The control thread may be freeing us from
-  /// a call on it right now, so it ends only when that thread has its answer.
-  void let_go(std::shared_ptr<const vhost::EventFd> descriptor) {
-    let_go_.push_back(std::move(descriptor));
-  }
-
- private:
-  static void add_one(const vhost::UniqueFd& fd) {
-    const std::uint64_t one = 1;
-    (void)!::write(fd.get(), &one, sizeof one);
-  }
-  static void take_all(const vhost::UniqueFd& fd) {
-    std::uint64_t count = 0;
-    (void)!::read(fd.get(), &count, sizeof count);
-  }
-
-  [[nodiscard]] bool wait_until_done(const Patience& patience) const {
-    const auto began = Clock::now();
-    auto complain_at = began + std::chrono::seconds(5);
-    Clock::time_point give_up_at = Clock::time_point::max();
-    const vhost::EventFd* hanging_in = nullptr;
-    while (true) {
-      std::array<pollfd, 2> watched{pollfd{done_.get(), POLLIN, 0},
-                                    pollfd{patience.end_signal, POLLIN, 0}};
-      const bool ending = give_up_at != Clock::time_point::max();
-      (void)::poll(watched.data(), ending ? 1 : 2, 50);
-      if ((watched[0].revents & POLLIN) != 0) {
-        take_all(done_);
-        return true;
-      }
-      if (!ending && (watched[1].revents & POLLIN) != 0) {
-        give_up_at = Clock::now() + patience.after_end;
-      }
-      // In a call on the same descriptor for two looks: it hangs there, or is there often. The
-      // descriptor lives until we return; a call that draining took is made up for.
-      const auto* calling = calling_.load(std::memory_order_relaxed);
-      if (calling != nullptr && calling == hanging_in) {
-        calling->drain();
-        calling->signal_with_care();
-      }
-      hanging_in = calling;
-      const auto now = Clock::now();
-      if (now >= give_up_at) return false;
-      if (now >= complain_at) {
-        common::log::warning("requests in flight have not ended for {} s; waiting for the storage",
-                             std::chrono::duration_cast<std::chrono::seconds>(now - began).count());
-        complain_at = now + std::chrono::seconds(30);
-      }
-    }
-  }
-
-  std::function<void()> task_;
-  std::atomic<bool> full_ = false;
-  std::atomic<const vhost::EventFd*> calling_ = nullptr;
-  std::vector<std::shared_ptr<const vhost::EventFd>> let_go_;  // the worker's until done_
-  bool abandoned_ = false;
-  vhost::UniqueFd wake_;
-  vhost::UniqueFd done_;
-};
 
 template <class Engine>
 class Loop final : public Worker {

@@ -1,12 +1,11 @@
 #pragma once
 #include <atomic>
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "backends/blk/mailbox.hpp"
 #include "backends/blk/queue.hpp"
 #include "libvhost/wire/error.hpp"
 
@@ -25,13 +24,6 @@
  * that waits for its mail sees that and drains the descriptor, which frees the worker.
  */
 namespace blk {
-
-/// How the control thread waits for a worker.
-struct Patience {
-  /// Readable when the process is to end: then no more than `after_end` is waited.
-  int end_signal = -1;
-  std::chrono::milliseconds after_end{1000};
-};
 
 class Worker {
  public:

@@ -1,0 +1,101 @@
+#include "backends/blk/mailbox.hpp"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "common/log.hpp"
+
+namespace blk {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void add_one(const vhost::UniqueFd& fd) {
+  const std::uint64_t one = 1;
+  (void)!::write(fd.get(), &one, sizeof one);
+}
+
+void take_all(const vhost::UniqueFd& fd) {
+  std::uint64_t count = 0;
+  (void)!::read(fd.get(), &count, sizeof count);
+}
+
+}  // namespace
+
+vhost::Result<std::shared_ptr<Mailbox>> Mailbox::create() {
+  auto box = std::make_shared<Mailbox>();
+  box->wake_ = vhost::UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  box->done_ = vhost::UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!box->wake_ || !box->done_) {
+    return vhost::fail_errno(vhost::Fault::host, "cannot create an eventfd");
+  }
+  return box;
+}
+
+bool Mailbox::post(std::function<void()> task, const Patience& patience) {
+  if (abandoned_) return false;
+  task_ = std::move(task);
+  full_.store(true, std::memory_order_release);
+  add_one(wake_);
+  abandoned_ = !wait_until_done(patience);
+  if (!abandoned_) let_go_.clear();
+  return !abandoned_;
+}
+
+void Mailbox::open() {
+  take_all(wake_);
+  task_();
+  full_.store(false, std::memory_order_release);
+  add_one(done_);
+}
+
+void Mailbox::call(const vhost::EventFd* descriptor) {
+  if (descriptor == nullptr) return;
+  calling_.store(descriptor, std::memory_order_relaxed);
+  descriptor->signal();
+  calling_.store(nullptr, std::memory_order_relaxed);
+}
+
+void Mailbox::let_go(std::shared_ptr<const vhost::EventFd> descriptor) {
+  let_go_.push_back(std::move(descriptor));
+}
+
+bool Mailbox::wait_until_done(const Patience& patience) const {
+  const auto began = Clock::now();
+  auto complain_at = began + std::chrono::seconds(5);
+  Clock::time_point give_up_at = Clock::time_point::max();
+  const vhost::EventFd* hanging_in = nullptr;
+  while (true) {
+    std::array<pollfd, 2> watched{pollfd{done_.get(), POLLIN, 0},
+                                  pollfd{patience.end_signal, POLLIN, 0}};
+    const bool ending = give_up_at != Clock::time_point::max();
+    (void)::poll(watched.data(), ending ? 1 : 2, 50);
+    if ((watched[0].revents & POLLIN) != 0) {
+      take_all(done_);
+      return true;
+    }
+    if (!ending && (watched[1].revents & POLLIN) != 0) {
+      give_up_at = Clock::now() + patience.after_end;
+    }
+    // In a call on the same descriptor for two looks: it hangs there, or is there often. The
+    // descriptor lives until we return; a call that draining took is made up for.
+    const auto* calling = calling_.load(std::memory_order_relaxed);
+    if (calling != nullptr && calling == hanging_in) {
+      calling->drain();
+      calling->signal_with_care();
+    }
+    hanging_in = calling;
+    const auto now = Clock::now();
+    if (now >= give_up_at) return false;
+    if (now >= complain_at) {
+      common::log::warning("requests in flight have not ended for {} s; waiting for the storage",
+                           std::chrono::duration_cast<std::chrono::seconds>(now - began).count());
+      complain_at = now + std::chrono::seconds(30);
+    }
+  }
+}
+
+}  // namespace blk
