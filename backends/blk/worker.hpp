@@ -18,7 +18,8 @@
  *   mail    the control thread asks for something between two turns and waits for it
  *
  * Workers share nothing but the image. The control thread reaches a worker by mail alone; nothing
- * on the path of a request is locked, allocated or logged.
+ * on the path of a request is locked or logged. Nothing is allocated there but, when the first one
+ * comes that needs it, the room for long chains and the bounce buffers, which then stay.
  *
  * A front-end that is hostile could make the thread hang in a call to its guest. A control thread
  * that waits for its mail sees that and drains the descriptor, which frees the worker.
