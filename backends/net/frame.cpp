@@ -1,0 +1,94 @@
+#include "backends/net/frame.hpp"
+
+#include <algorithm>
+
+namespace net {
+namespace {
+
+constexpr std::size_t addresses_bytes = 12;  // destination and source
+
+}  // namespace
+
+void Frame::push_tag(std::uint16_t tci) {
+  assert(begin_ >= vlan_tag_bytes && head_bytes_ >= ethernet_bytes);
+  std::byte* const old = bytes_.data() + begin_;
+  begin_ = static_cast<std::uint16_t>(begin_ - vlan_tag_bytes);
+  std::byte* const now = bytes_.data() + begin_;
+  std::memmove(now, old, addresses_bytes);
+  const std::array tag{std::byte{0x81}, std::byte{0x00}, static_cast<std::byte>(tci >> 8),
+                       static_cast<std::byte>(tci & 0xff)};
+  std::memcpy(now + addresses_bytes, tag.data(), tag.size());
+  head_bytes_ = static_cast<std::uint16_t>(head_bytes_ + vlan_tag_bytes);
+  length_ += vlan_tag_bytes;
+  move_checksum(vlan_tag_bytes);
+}
+
+/// A checksum request counts from the begin of the frame.
+void Frame::move_checksum(int bytes) {
+  if ((offload.flags & needs_csum) == 0) return;
+  offload.csum_start = static_cast<std::uint16_t>(offload.csum_start + bytes);
+}
+
+void Frame::pop_tag() {
+  assert(head_bytes_ >= ethernet_bytes + vlan_tag_bytes);
+  std::byte* const old = bytes_.data() + begin_;
+  begin_ = static_cast<std::uint16_t>(begin_ + vlan_tag_bytes);
+  std::memmove(bytes_.data() + begin_, old, addresses_bytes);
+  head_bytes_ = static_cast<std::uint16_t>(head_bytes_ - vlan_tag_bytes);
+  length_ -= vlan_tag_bytes;
+  move_checksum(-vlan_tag_bytes);
+}
+
+void take_front(std::span<iovec>& pieces, std::span<std::byte> to) {
+  while (!to.empty()) {
+    iovec& piece = pieces.front();
+    const std::size_t bytes = std::min(piece.iov_len, to.size());
+    std::memcpy(to.data(), piece.iov_base, bytes);
+    to = to.subspan(bytes);
+    piece.iov_base = static_cast<std::byte*>(piece.iov_base) + bytes;
+    piece.iov_len -= bytes;
+    if (piece.iov_len == 0) pieces = pieces.subspan(1);
+  }
+  // What was read is not read again: the compiler must not go back to memory that a guest can
+  // write.
+  std::atomic_signal_fence(std::memory_order_acq_rel);
+}
+
+namespace {
+
+/// Writes one run of bytes after another to pieces of memory.
+class Writer {
+ public:
+  explicit Writer(std::span<const iovec> to) : to_(to) {}
+
+  void write(const std::byte* from, std::size_t bytes) {
+    while (bytes > 0) {
+      const std::size_t room = to_.front().iov_len - used_;
+      const std::size_t part = std::min(room, bytes);
+      std::memcpy(static_cast<std::byte*>(to_.front().iov_base) + used_, from, part);
+      from += part;
+      bytes -= part;
+      used_ += part;
+      if (part == room) {
+        to_ = to_.subspan(1);
+        used_ = 0;
+      }
+    }
+  }
+
+ private:
+  std::span<const iovec> to_;
+  std::size_t used_ = 0;  // of the first piece
+};
+
+}  // namespace
+
+void copy_frame(const Frame& frame, std::span<const iovec> to) {
+  Writer writer(to);
+  writer.write(frame.head().data(), frame.head().size());
+  for (const iovec& piece : frame.rest) {
+    writer.write(static_cast<const std::byte*>(piece.iov_base), piece.iov_len);
+  }
+}
+
+}  // namespace net

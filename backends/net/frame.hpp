@@ -1,0 +1,95 @@
+#pragma once
+#include <sys/uio.h>
+
+#include <array>
+#include <atomic>
+#include <cassert>
+#include <cstring>
+#include <span>
+
+#include "backends/net/virtio_net.hpp"
+
+/*
+ * A frame on its way through the daemon: a view of bytes that lie where their sender put them.
+ *
+ * Its first bytes, the head, are a copy of our own: everything that is looked at to decide (MAC and
+ * IP addresses, VLAN tag, protocol headers, the checksum field) lies there, and a guest that
+ * rewrites its buffers cannot change it any more. The rest, the payload, is copied once, by the
+ * sink that the frame is delivered to.
+ *
+ * A VLAN tag can be put in or taken out at no cost: the head has room in front.
+ *
+ * A frame lives as long as the burst that it came in. Nobody keeps one.
+ */
+namespace net {
+
+class Frame {
+ public:
+  /// What is copied of each frame: the headers of TCP over IPv6 with options and a tag fit.
+  static constexpr std::size_t usual_head = 128;
+  /// What is copied at most, where a checksum field lies further behind (tunnels).
+  static constexpr std::size_t longest_head = 256;
+
+  /// What the sender asks for, checked; its positions count from begin of the frame.
+  VnetHeader offload{};
+  /// The bytes behind the head.
+  std::span<const iovec> rest{};
+
+  /// Makes the frame one of `length` bytes, of which the first `head_bytes` are about to be written
+  /// to head().
+  void start(std::size_t head_bytes, std::uint32_t length) {
+    assert(head_bytes <= longest_head && head_bytes <= length);
+    begin_ = usual_begin;
+    head_bytes_ = static_cast<std::uint16_t>(head_bytes);
+    length_ = length;
+    rest = {};
+    offload = {};
+  }
+
+  /// All bytes of the frame, without any virtio-net header.
+  [[nodiscard]] std::uint32_t length() const { return length_; }
+  [[nodiscard]] std::span<std::byte> head() { return {bytes_.data() + begin_, head_bytes_}; }
+  [[nodiscard]] std::span<const std::byte> head() const {
+    return {bytes_.data() + begin_, head_bytes_};
+  }
+
+  /// A field in the head, in the order it has there. The caller has seen that it lies in it.
+  template <class T>
+  [[nodiscard]] T field(std::size_t offset) const {
+    assert(offset + sizeof(T) <= head_bytes_);
+    T value;
+    std::memcpy(&value, bytes_.data() + begin_ + offset, sizeof value);
+    return value;
+  }
+  template <class T>
+  void set_field(std::size_t offset, T value) {
+    assert(offset + sizeof(T) <= head_bytes_);
+    std::memcpy(bytes_.data() + begin_ + offset, &value, sizeof value);
+  }
+
+  [[nodiscard]] bool plain() const { return offload.flags == 0 && offload.gso_type == gso::none; }
+
+  /// Puts a tag (TPID 0x8100) behind the MAC addresses. There is room for one.
+  void push_tag(std::uint16_t tci);
+  /// Takes the tag out that is there.
+  void pop_tag();
+
+ private:
+  void move_checksum(int bytes);
+
+  static constexpr std::uint16_t usual_begin = vlan_tag_bytes;
+
+  std::uint32_t length_ = 0;
+  std::uint16_t head_bytes_ = 0;
+  std::uint16_t begin_ = usual_begin;
+  alignas(16) std::array<std::byte, usual_begin + longest_head> bytes_;
+};
+
+/// Copies the first `to.size()` bytes out of `pieces` behind the first `skip`. The pieces must hold
+/// that many. Returns where the rest begins: `pieces` is changed to be just that.
+void take_front(std::span<iovec>& pieces, std::span<std::byte> to);
+
+/// Copies the whole frame to `to`, which has at least frame.length() bytes in all.
+void copy_frame(const Frame& frame, std::span<const iovec> to);
+
+}  // namespace net
