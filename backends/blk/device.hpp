@@ -31,7 +31,7 @@ class Device final : public vhost::Device {
     bool ignores_flush = false;
     std::uint16_t workers = 1;
     std::vector<unsigned> cpus;
-    Patience patience;
+    common::Patience patience;
   };
 
   [[nodiscard]] static vhost::Result<std::unique_ptr<Device>> create(Setup setup);

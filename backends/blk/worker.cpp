@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <pthread.h>
-#include <time.h>
 
 #include <algorithm>
 #include <future>
@@ -10,30 +9,17 @@
 #include <thread>
 
 #include "backends/blk/file_engine.hpp"
-#include "backends/blk/mailbox.hpp"
 #include "backends/blk/null_engine.hpp"
-#include "backends/blk/spin.hpp"
 #include "backends/blk/uring.hpp"
 #include "common/cpu.hpp"
 #include "common/log.hpp"
+#include "common/spin.hpp"
 
 namespace blk {
 namespace {
 
-std::uint64_t now_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-         static_cast<std::uint64_t>(now.tv_nsec);
-}
-
-void pause_briefly() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
+using common::now_ns;
+using common::pause_briefly;
 
 // A completion's tag says what it belongs to: a slot's address as it is, a queue's with bit 0
 // set, or one of these.
@@ -46,7 +32,7 @@ class Loop final : public Worker {
  public:
   using MakeEngine = std::function<Engine(Uring&)>;
 
-  Loop(WorkerSetup setup, std::shared_ptr<Mailbox> mailbox, MakeEngine make_engine)
+  Loop(WorkerSetup setup, std::shared_ptr<common::Mailbox> mailbox, MakeEngine make_engine)
       : setup_(std::move(setup)),
         mailbox_(std::move(mailbox)),
         make_engine_(std::move(make_engine)) {}
@@ -266,7 +252,7 @@ class Loop final : public Worker {
 
   // Set once, before the thread runs.
   const WorkerSetup setup_;
-  const std::shared_ptr<Mailbox> mailbox_;
+  const std::shared_ptr<common::Mailbox> mailbox_;
   const MakeEngine make_engine_;
   std::thread thread_;
 
@@ -274,7 +260,7 @@ class Loop final : public Worker {
   std::optional<Uring> uring_;
   std::optional<Engine> engine_;
   std::vector<std::unique_ptr<Queue>> queues_;
-  SpinBudget spin_;
+  common::SpinBudget spin_;
   std::uint64_t now_ = 0;
   bool mail_watched_ = false;
   bool running_ = true;
@@ -289,7 +275,7 @@ class Loop final : public Worker {
 template <class Engine>
 vhost::Result<std::unique_ptr<Worker>> make(const WorkerSetup& setup,
                                             typename Loop<Engine>::MakeEngine make_engine) {
-  auto mailbox = Mailbox::create();
+  auto mailbox = common::Mailbox::create();
   if (!mailbox) return std::unexpected(mailbox.error());
   auto loop = std::make_unique<Loop<Engine>>(setup, std::move(*mailbox), std::move(make_engine));
   if (auto started = loop->start(); !started) return std::unexpected(started.error());

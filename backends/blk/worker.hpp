@@ -5,17 +5,17 @@
 #include <string>
 #include <vector>
 
-#include "backends/blk/mailbox.hpp"
 #include "backends/blk/queue.hpp"
+#include "common/mailbox.hpp"
 #include "libvhost/wire/error.hpp"
 
 /*
  * A worker: one thread that owns some of the disk's queues, one io_uring and one engine.
  *
  *   turn    take what the drivers offer - start it - let completions in - publish
- *   idle    look on for a bounded, self-adjusting time (spin.hpp), then ask for kicks, look once
- *           more, and sleep in the io_uring: for completions, kicks and mail alike
- *   mail    the control thread asks for something between two turns and waits for it
+ *   idle    look on for a bounded, self-adjusting time (common/spin.hpp), then ask for kicks, look
+ * once more, and sleep in the io_uring: for completions, kicks and mail alike mail    the control
+ * thread asks for something between two turns and waits for it
  *
  * Workers share nothing but the image. The control thread reaches a worker by mail alone; nothing
  * on the path of a request is locked or logged. Nothing is allocated there but, when the first one
@@ -52,7 +52,7 @@ class Worker {
 struct WorkerSetup {
   std::string name;            ///< of the thread
   std::vector<unsigned> cpus;  ///< to pin it to; empty: wherever
-  Patience patience;
+  common::Patience patience;
 };
 
 struct Image;

@@ -96,12 +96,12 @@ class WorkerTest : public testing::Test {
  protected:
   WorkerTest() { disk_.size_bytes = 1 << 20; }
 
-  std::unique_ptr<Worker> null_worker(Patience patience = {}) {
+  std::unique_ptr<Worker> null_worker(common::Patience patience = {}) {
     auto made = make_null_worker({"test-worker", {}, patience});
     if (!made) ADD_FAILURE() << made.error().what;
     return std::move(*made);
   }
-  std::unique_ptr<Worker> worker_on(const Image& image, Patience patience = {}) {
+  std::unique_ptr<Worker> worker_on(const Image& image, common::Patience patience = {}) {
     auto made = make_file_worker({"test-worker", {}, patience}, image, durable_);
     if (!made) ADD_FAILURE() << made.error().what;
     return std::move(*made);

@@ -1,8 +1,27 @@
 #pragma once
+#include <time.h>
+
 #include <algorithm>
 #include <cstdint>
 
-namespace blk {
+namespace common {
+
+/// Since some moment in the past. Any thread; a few dozen nanoseconds.
+[[nodiscard]] inline std::uint64_t now_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+/// Tells the CPU that it is in a loop that waits for another.
+inline void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 /// How long a worker that has nothing to do looks on before it sleeps.
 ///
@@ -30,4 +49,4 @@ class SpinBudget {
   std::uint64_t ns_ = longest_ns / 2;
 };
 
-}  // namespace blk
+}  // namespace common

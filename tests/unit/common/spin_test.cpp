@@ -1,8 +1,8 @@
-#include "backends/blk/spin.hpp"
+#include "common/spin.hpp"
 
 #include <gtest/gtest.h>
 
-namespace blk {
+namespace common {
 namespace {
 
 TEST(SpinBudget, BeginsBetweenItsBounds) {
@@ -46,4 +46,4 @@ TEST(SpinBudget, OfAnIdleQueueIsAFewMicroseconds) {
 }
 
 }  // namespace
-}  // namespace blk
+}  // namespace common

@@ -1,4 +1,4 @@
-#include "backends/blk/mailbox.hpp"
+#include "common/mailbox.hpp"
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -8,7 +8,7 @@
 
 #include "common/log.hpp"
 
-namespace blk {
+namespace common {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -91,11 +91,11 @@ bool Mailbox::wait_until_done(const Patience& patience) const {
     const auto now = Clock::now();
     if (now >= give_up_at) return false;
     if (now >= complain_at) {
-      common::log::warning("requests in flight have not ended for {} s; waiting for the storage",
-                           std::chrono::duration_cast<std::chrono::seconds>(now - began).count());
+      log::warning("a worker has not come round for {} s; what it waits for has not answered",
+                   std::chrono::duration_cast<std::chrono::seconds>(now - began).count());
       complain_at = now + std::chrono::seconds(30);
     }
   }
 }
 
-}  // namespace blk
+}  // namespace common

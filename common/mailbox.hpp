@@ -14,10 +14,10 @@
  * worker's turns, and waited for.
  *
  * The wait has two ends beside the good one. If the process is to end, only a moment more is
- * waited: storage that hangs must not hold it up. And a worker that hangs in a call to a hostile
- * guest, whose eventfd blocks and is full, is freed by draining that eventfd.
+ * waited: a worker that waits for storage must not hold it up. And a worker that hangs in a call to
+ * a hostile guest, whose eventfd blocks and is full, is freed by draining that eventfd.
  */
-namespace blk {
+namespace common {
 
 /// How the control thread waits for a worker.
 struct Patience {
@@ -58,4 +58,4 @@ class Mailbox {
   vhost::UniqueFd done_;
 };
 
-}  // namespace blk
+}  // namespace common
