@@ -37,7 +37,9 @@ vhost::Result<std::unique_ptr<Worker>> Worker::start(WorkerSetup setup, Desk& de
     auto ready = it->prepare();
     const bool serves = ready.has_value();
     begun.set_value(std::move(ready));
-    if (serves) it->loop();
+    if (!serves) return;
+    const EalThread registered;
+    it->loop();
   });
   if (auto ready = outcome.get(); !ready) {
     worker->thread_.join();
@@ -58,7 +60,6 @@ vhost::Result<void> Worker::prepare() {
   if (!setup_.cpus.empty()) {
     if (auto pinned = common::pin_thread(::pthread_self(), setup_.cpus); !pinned) return pinned;
   }
-  if (auto registered = register_thread(); !registered) return registered;
   epoll_ = vhost::UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
   if (!epoll_) return vhost::fail_errno(vhost::Fault::host, "cannot create an epoll");
   return add_to(epoll_.get(), desk_.mailbox->wake_fd(), mail);
@@ -174,7 +175,7 @@ void Worker::sleep() {
   stats_.sleeping_ns.add(slept);
   if (ready <= 0) {
     stats_.pauses.add();
-    pause_ = std::min(pause_ * 2, longest_pause);
+    pause_ = std::min(pause_ * 2, setup_.longest_pause);
     return;  // one look, and back to sleep: idle_since_ stays
   }
   stats_.wake_ups.add();

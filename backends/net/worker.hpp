@@ -20,8 +20,8 @@
  *   mail    the control thread asks for something between two turns and waits for it
  *
  * A source that cannot wake us (a DPDK driver without receive interrupts) shortens the sleep to a
- * pause that doubles from `shortest_pause` to `longest_pause` while nothing comes: that is what its
- * first frame after a silence may have to wait.
+ * pause that doubles while nothing comes, up to a bound: that is what its first frame after a
+ * silence may have to wait.
  *
  * A source's frames are on their way from take() to release() within one turn of one thread, so a
  * task never finds one under way.
@@ -34,6 +34,8 @@ struct WorkerSetup {
   unsigned number = 0;
   std::vector<unsigned> cpus;  ///< to pin it to; empty: wherever
   Polling polling = Polling::adaptive;
+  /// The bound of a pause; of no use to sources that wake us.
+  std::chrono::nanoseconds longest_pause = std::chrono::milliseconds(5);
   common::Patience patience;
 };
 
@@ -52,7 +54,6 @@ struct WorkerStats {
 class Worker {
  public:
   static constexpr std::chrono::nanoseconds shortest_pause = std::chrono::microseconds(20);
-  static constexpr std::chrono::nanoseconds longest_pause = std::chrono::milliseconds(5);
 
   /// The thread runs when this returns; `desk` and `fabric` must outlive it.
   [[nodiscard]] static vhost::Result<std::unique_ptr<Worker>> start(WorkerSetup setup, Desk& desk,
