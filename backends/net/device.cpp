@@ -25,25 +25,25 @@ Accepts allowed_by(std::uint64_t features) {
 /// The front-end's word that a guest is here now: a RARP request for its own address (RFC 903).
 class Announcement final : public Source {
  public:
-  Announcement(const MacAddress& mac, PortId port, Traffic& traffic)
+  Announcement(std::span<const std::byte, 6> mac, PortId port, Traffic& traffic)
       : mac_(mac), port_(port), traffic_(traffic) {}
 
   bool take(Burst& burst) override {
     constexpr std::size_t bytes = 60;  // Ethernet's least, without its checksum
-    constexpr std::array<std::uint8_t, 10> kind{0x80, 0x35,        // RARP
-                                                0,    1,    8, 0,  // Ethernet, IPv4
-                                                6,    4,           // lengths of their addresses
-                                                0,    3};          // request reverse
+    constexpr std::array<std::uint8_t, 10> kind{0x80, 0x35,  // RARP
+                                                0, 1, 8, 0,  // Ethernet, IPv4
+                                                6, 4,        // lengths of their addresses
+                                                0, 3};       // request reverse
     Frame& frame = burst.frames[0];
     burst.count = 1;
     frame.start(bytes, bytes);
-    auto* to = reinterpret_cast<std::uint8_t*>(frame.head().data());
-    std::fill_n(to, bytes, std::uint8_t{0});
-    std::fill_n(to, mac_.size(), std::uint8_t{0xff});
-    std::ranges::copy(mac_, to + 6);
-    std::ranges::copy(kind, to + 12);
-    std::ranges::copy(mac_, to + 22);  // sender
-    std::ranges::copy(mac_, to + 32);  // target
+    const auto head = frame.head();
+    std::ranges::fill(head, std::byte{0});
+    std::ranges::fill(head.first(6), std::byte{0xff});
+    std::ranges::copy(mac_, head.begin() + 6);
+    std::ranges::copy(std::as_bytes(std::span(kind)), head.begin() + 12);
+    std::ranges::copy(mac_, head.begin() + 22);  // sender
+    std::ranges::copy(mac_, head.begin() + 32);  // target
     Tally tally;
     tally.add(frame.length());
     tally.flush(traffic_);
@@ -58,7 +58,7 @@ class Announcement final : public Source {
   PortId port() const override { return port_; }
 
  private:
-  const MacAddress mac_;
+  const std::span<const std::byte, 6> mac_;
   const PortId port_;
   Traffic& traffic_;
 };
@@ -118,7 +118,7 @@ vhost::Result<void> Device::set_mtu(std::uint64_t bytes) {
   return {};
 }
 
-vhost::Result<void> Device::announce(const MacAddress& mac) {
+vhost::Result<void> Device::announce(std::array<std::byte, 6> mac) {
   Worker& worker = worker_of(0);
   post(worker, [this, &worker, mac] {
     Announcement source(mac, setup_.port, announced_);

@@ -1,11 +1,11 @@
 #pragma once
-#include <array>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "backends/net/from_guest.hpp"
+#include "backends/net/guard.hpp"
 #include "backends/net/to_guest.hpp"
 #include "backends/net/worker.hpp"
 #include "libvhost/session/device.hpp"
@@ -24,8 +24,6 @@
  * Thread: the control thread.
  */
 namespace net {
-
-using MacAddress = std::array<std::uint8_t, 6>;
 
 class Device final : public vhost::Device {
  public:
@@ -58,7 +56,7 @@ class Device final : public vhost::Device {
   vhost::Result<void> write_config(std::uint32_t offset_bytes,
                                    std::span<const std::byte> bytes) override;
   vhost::Result<void> set_mtu(std::uint64_t bytes) override;
-  vhost::Result<void> announce(const MacAddress& mac) override;
+  vhost::Result<void> announce(std::array<std::byte, 6> mac) override;
   void start_ring(std::uint16_t index, vhost::StartedRing ring) override;
   vhost::Result<vhost::AnyRing> stop_ring(std::uint16_t index) override;
   void set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd> call) override;

@@ -3,9 +3,9 @@
 #include <string>
 #include <vector>
 
+#include "backends/net/tap_device.hpp"
+#include "backends/net/tap_queue.hpp"
 #include "backends/net/uplink.hpp"
-#include "common/spin_lock.hpp"
-#include "libvhost/wire/unique_fd.hpp"
 
 /*
  * A TAP or macvtap interface of the host's kernel.
@@ -28,10 +28,10 @@ class Tap final : public Uplink {
  public:
   [[nodiscard]] static vhost::Result<std::unique_ptr<Tap>> open(const UplinkSpec& spec,
                                                                 const UplinkSetup& setup);
-  ~Tap() override;
 
   void deliver(std::span<Frame* const> frames, unsigned worker) override;
-  void flush(unsigned worker) override;
+  /// Every frame has left by itself.
+  void flush(unsigned) override {}
 
   [[nodiscard]] const std::string& name() const override { return name_; }
   [[nodiscard]] std::string_view driver() const override { return "tap"; }
@@ -44,14 +44,15 @@ class Tap final : public Uplink {
   [[nodiscard]] const std::string& interface() const { return interface_; }
 
  private:
-  class Queue;
-
-  Tap(const UplinkSpec& spec, const UplinkSetup& setup);
+  Tap(const UplinkSpec& spec, const UplinkSetup& setup, TapDevice device);
 
   std::string name_;
   std::string interface_;
-  std::uint16_t mtu_ = 1500;
-  std::vector<std::unique_ptr<Queue>> queues_;
+  std::uint16_t mtu_;
+  Accepts accepts_;
+  bool was_up_ = true;
+  std::vector<std::unique_ptr<TapQueue>> queues_;
+  std::vector<std::unique_ptr<std::byte[]>> bounce_;  // by worker
 };
 
 }  // namespace net

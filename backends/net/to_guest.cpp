@@ -173,7 +173,6 @@ void ToGuest::Queue::deliver_one(R& ring, Frame& frame) {
   stats.traffic.segmented.add();
   Frame part;
   while (segments.next(part)) put(ring, part);
-  if (const auto failed = segments.failed()) stats.traffic.drop(*failed);
 }
 
 template <vhost::Ring R>

@@ -13,11 +13,9 @@ namespace vhost {
 /// nothing else; EVENT_IDX, wrap counters, barriers and inflight bookkeeping live behind it.
 ///
 ///   pop         the next chain, into the room that `chain` has
-///   has_available
-///               pop() would not answer empty: there is a chain, or the ring is broken
-///   unpop       takes back the pop of the chain popped last, which was not pushed: pop() returns
-///   it
-///               again. For several, newest first. The ring is as if it had never been popped
+///   unpop       undoes the pop of the chain popped last, if it was not pushed since: the ring is
+///               as if it had never been popped. For several, newest first
+///   has_available  whether pop() would not say empty: there is a chain, or the ring is broken
 ///   push        gives a chain back with `written` bytes in it; the driver does not see it yet
 ///   publish     shows all that was pushed, and says whether the driver wants a call for it
 ///   arm_kick    asks for a kick at the next chain; true if there is one already: do not sleep
@@ -31,8 +29,8 @@ template <class R>
 concept Ring = requires(R ring, const R& same, Chain& chain, std::uint16_t head,
                         std::uint32_t written, std::shared_ptr<const MemoryMap> memory) {
   { ring.pop(chain) } -> std::same_as<Pop>;
-  { same.has_available() } -> std::same_as<bool>;
   { ring.unpop(head) } -> std::same_as<void>;
+  { same.has_available() } -> std::same_as<bool>;
   { ring.push(head, written) } -> std::same_as<void>;
   { ring.publish() } -> std::same_as<Notify>;
   { ring.arm_kick() } -> std::same_as<bool>;
