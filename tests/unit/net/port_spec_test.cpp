@@ -48,11 +48,11 @@ TEST(PortSpec, NeedsANameAndASocketOnly) {
 
 TEST(PortSpec, TakesEveryKey) {
   const PortSpec port =
-      accepted(with("queues=3,mac=52:54:00:aB:34:56,vlan=7,trunk=1+5-9,guard,ip=10.0.0.2+fd00::2,"
+      accepted(with("queues=3,mac=52:54:00:aB:34:56,vlan=77,trunk=1+5-9,guard,ip=10.0.0.2+fd00::2,"
                     "owner=0,group=7,mode=0640,capture=/tmp/a=b,config"));
   EXPECT_EQ(port.queues, 3);
   EXPECT_THAT(*port.mac, ElementsAre(0x52, 0x54, 0x00, 0xab, 0x34, 0x56));
-  EXPECT_EQ(port.vlans.untagged, 7);
+  EXPECT_EQ(port.vlans.untagged, 77);
   EXPECT_EQ(port.vlans.tagged.count(), 6u);
   EXPECT_TRUE(port.vlans.tagged[1] && port.vlans.tagged[5] && port.vlans.tagged[9]);
   EXPECT_TRUE(port.guard);
