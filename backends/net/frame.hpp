@@ -85,9 +85,13 @@ class Frame {
   alignas(16) std::array<std::byte, usual_begin + longest_head> bytes_;
 };
 
-/// Copies the first `to.size()` bytes out of `pieces` behind the first `skip`. The pieces must hold
-/// that many. Returns where the rest begins: `pieces` is changed to be just that.
+/// Copies the first bytes of `pieces`, which must hold that many, to `to`; the pieces are then what
+/// lies behind it.
 void take_front(std::span<iovec>& pieces, std::span<std::byte> to);
+
+/// Copies `from` to the first bytes of `pieces`, which must hold that many; they are then what lies
+/// behind it.
+void put_front(std::span<iovec>& pieces, std::span<const std::byte> from);
 
 /// Copies the whole frame to `to`, which has at least frame.length() bytes in all.
 void copy_frame(const Frame& frame, std::span<const iovec> to);
