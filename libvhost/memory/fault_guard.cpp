@@ -24,8 +24,27 @@ static_assert(std::atomic<std::uintptr_t>::is_always_lock_free);
 
 std::array<Slot, 4096> slots;
 std::atomic<int> slots_used{0};  // no slot at or above this was ever taken
-std::atomic<int> event{-1};
+
+/// An eventfd, made for the first listener here.
+struct Place {
+  std::atomic<int> fd{-1};
+  std::atomic<bool> taken{false};
+};
+static_assert(std::atomic<int>::is_always_lock_free);
+
+std::array<Place, Listener::most> places;
+
+std::atomic<bool> installed{false};
 struct sigaction previous;
+
+void wake_listeners() {
+  const std::uint64_t one = 1;
+  for (const Place& place : places) {
+    const int fd = place.fd.load(std::memory_order_acquire);
+    if (fd < 0 || !place.taken.load(std::memory_order_acquire)) continue;
+    (void)!::write(fd, &one, sizeof one);
+  }
+}
 
 bool replace_range_of(std::uintptr_t address) {
   const int used = slots_used.load(std::memory_order_acquire);
@@ -41,8 +60,7 @@ bool replace_range_of(std::uintptr_t address) {
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     if (laid == MAP_FAILED) return false;
     slot.lost.store(true, std::memory_order_release);
-    const std::uint64_t one = 1;
-    (void)!::write(event.load(std::memory_order_relaxed), &one, sizeof one);
+    wake_listeners();
     return true;
   }
   return false;
@@ -66,23 +84,47 @@ void on_sigbus(int signal, siginfo_t* info, void* context) {
 }  // namespace
 
 Result<void> install() {
-  if (event.load() >= 0) return {};
-  const int fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (fd < 0) return fail_errno(Fault::host, "cannot create an eventfd");
-  event.store(fd);
-
+  if (installed.exchange(true)) return {};
   struct sigaction action{};
   action.sa_sigaction = on_sigbus;
   action.sa_flags = SA_SIGINFO | SA_RESTART;
   sigemptyset(&action.sa_mask);
   if (::sigaction(SIGBUS, &action, &previous) != 0) {
+    installed.store(false);
     return fail_errno(Fault::host, "cannot install the SIGBUS handler");
   }
   return {};
 }
 
-int event_fd() {
-  return event.load();
+Result<Listener> Listener::take() {
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    Place& place = places[i];
+    if (place.taken.exchange(true, std::memory_order_acq_rel)) continue;
+    Listener listener(static_cast<int>(i));  // gives the place back if there is no eventfd
+    if (place.fd.load() < 0) {
+      const int fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+      if (fd < 0) return fail_errno(Fault::host, "cannot create an eventfd");
+      place.fd.store(fd, std::memory_order_release);
+    }
+    listener.clear();  // of what its predecessor here did not read
+    return listener;
+  }
+  return fail(Fault::operator_, "one process serves at most " + std::to_string(most) +
+                                    " sockets; serve the others from another process");
+}
+
+Listener::~Listener() {
+  if (place_ < 0) return;
+  places[static_cast<std::size_t>(place_)].taken.store(false, std::memory_order_release);
+}
+
+int Listener::fd() const {
+  return place_ < 0 ? -1 : places[static_cast<std::size_t>(place_)].fd.load();
+}
+
+void Listener::clear() {
+  std::uint64_t count = 0;
+  (void)!::read(fd(), &count, sizeof count);
 }
 
 int guard(std::span<std::byte> range) {

@@ -1,9 +1,6 @@
 #include "libvhost/session/server.hpp"
 
 #include <poll.h>
-#include <unistd.h>
-
-#include "libvhost/memory/fault_guard.hpp"
 
 namespace vhost {
 namespace {
@@ -24,9 +21,11 @@ Result<std::unique_ptr<Server>> Server::start(EventLoop& loop, Device& device, E
 
 Result<void> Server::begin() {
   if (auto installed = fault_guard::install(); !installed) return installed;
-  auto watched = loop_.watch(fault_guard::event_fd(), [this] {
-    std::uint64_t count = 0;
-    (void)!::read(fault_guard::event_fd(), &count, sizeof count);
+  auto listener = fault_guard::Listener::take();
+  if (!listener) return std::unexpected(listener.error());
+  truncations_ = std::move(*listener);
+  auto watched = loop_.watch(truncations_.fd(), [this] {
+    truncations_.clear();
     if (!session_ || session_->memory_is_whole()) return;
     log_(LogLevel::error,
          "the front-end truncated a file that it shares; the connection is closed");
@@ -61,7 +60,7 @@ Server::~Server() {
     loop_.forget(session_->socket());
     session_.reset();
   }
-  loop_.forget(fault_guard::event_fd());
+  loop_.forget(truncations_.fd());
   loop_.forget(endpoint_.fd());
   stop_retrying();
 }

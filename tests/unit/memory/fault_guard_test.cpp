@@ -1,9 +1,11 @@
 #include "libvhost/memory/fault_guard.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 
 #include <atomic>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -23,12 +25,24 @@ class FaultGuardTest : public testing::Test {
  protected:
   FaultGuardTest() { EXPECT_TRUE(fault_guard::install()); }
 
-  static bool woken() {
-    pollfd poll{fault_guard::event_fd(), POLLIN, 0};
+  static fault_guard::Listener listener() {
+    auto taken = fault_guard::Listener::take();
+    EXPECT_TRUE(taken);
+    return std::move(*taken);
+  }
+  static bool woken(fault_guard::Listener& listener) {
+    pollfd poll{listener.fd(), POLLIN, 0};
     const bool readable = ::poll(&poll, 1, 0) == 1;
-    std::uint64_t count = 0;
-    if (readable) (void)!::read(poll.fd, &count, sizeof count);
+    if (readable) listener.clear();
     return readable;
+  }
+  /// A fault in a range of ours.
+  static void lose_something() {
+    const UniqueFd fd = shared_file(page);
+    const auto mapping = Mapping::map(fd.get(), 0, page);
+    ASSERT_EQ(::ftruncate(fd.get(), 0), 0);
+    (void)peek(mapping->bytes(), 0);
+    ASSERT_TRUE(mapping->lost());
   }
 };
 using FaultGuardDeathTest = FaultGuardTest;
@@ -36,11 +50,13 @@ using FaultGuardDeathTest = FaultGuardTest;
 TEST_F(FaultGuardTest, SurvivesATruncation) {
   const UniqueFd fd = shared_file(8 * page);
   const auto mapping = Mapping::map(fd.get(), 0, 8 * page);
-  (void)woken();
+  auto here = listener();
+  EXPECT_FALSE(woken(here));
   ASSERT_EQ(::ftruncate(fd.get(), 0), 0);
   EXPECT_EQ(peek(mapping->bytes(), 5 * page), std::byte{0});
   EXPECT_TRUE(mapping->lost());
-  EXPECT_TRUE(woken());
+  EXPECT_TRUE(woken(here));
+  EXPECT_FALSE(woken(here)) << "once for all of the range";
   mapping->bytes()[0] = std::byte{1};
   EXPECT_EQ(peek(mapping->bytes(), 0), std::byte{1}) << "private memory from now on";
 }
@@ -118,10 +134,103 @@ TEST_F(FaultGuardTest, GuardsAsManyRangesAsItSaysAndNoMore) {
   EXPECT_TRUE(Mapping::map(fd.get(), 0, page));
 }
 
-TEST_F(FaultGuardTest, IsInstalledOnce) {
-  const int before = fault_guard::event_fd();
-  EXPECT_TRUE(fault_guard::install());
-  EXPECT_EQ(fault_guard::event_fd(), before);
+TEST_F(FaultGuardTest, WakesEveryListener) {
+  auto first = listener();
+  auto second = listener();
+  EXPECT_NE(first.fd(), second.fd());
+  lose_something();
+  EXPECT_TRUE(woken(first));
+  EXPECT_TRUE(woken(second)) << "the first did not take it from the second";
+}
+
+TEST_F(FaultGuardTest, WakesAListenerBehindOneThatIsGone) {
+  auto first = std::optional(listener());
+  auto second = listener();
+  first.reset();
+  lose_something();
+  EXPECT_TRUE(woken(second));
+}
+
+TEST_F(FaultGuardTest, KeepsTheEventfdOfAListenerThatIsGoneForTheNext) {
+  int fd = -1;
+  {
+    const auto gone = listener();
+    fd = gone.fd();
+  }
+  EXPECT_NE(::fcntl(fd, F_GETFD), -1) << "the handler may be about to write to it";
+  for (int i = 0; i < 10'000; ++i) ASSERT_EQ(listener().fd(), fd);
+}
+
+TEST_F(FaultGuardTest, TellsAListenerNothingOfWhatWasLostBefore) {
+  {
+    const auto before = listener();
+    lose_something();
+  }
+  auto after = listener();
+  EXPECT_FALSE(woken(after));
+  auto moved = std::move(after);
+  lose_something();
+  EXPECT_TRUE(woken(moved));
+}
+
+TEST_F(FaultGuardTest, WritesToNobodyWhoIsGone) {
+  pollfd poll{-1, POLLIN, 0};
+  {
+    const auto gone = listener();
+    poll.fd = gone.fd();
+  }
+  lose_something();
+  EXPECT_EQ(::poll(&poll, 1, 0), 0);
+}
+
+TEST_F(FaultGuardTest, HasAsManyListenersAsItSaysAndNoMore) {
+  std::vector<fault_guard::Listener> all;
+  while (auto taken = fault_guard::Listener::take()) all.push_back(std::move(*taken));
+  EXPECT_EQ(all.size(), 256u);
+  const auto refused = fault_guard::Listener::take();
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().what.find("256"), std::string::npos) << refused.error().what;
+  lose_something();
+  EXPECT_TRUE(woken(all.front()));
+  EXPECT_TRUE(woken(all.back()));
+  const int freed = all[100].fd();
+  all.erase(all.begin() + 100);
+  EXPECT_EQ(listener().fd(), freed);
+}
+
+TEST_F(FaultGuardTest, WakesOneListenerWhileOthersComeAndGo) {
+  std::atomic<bool> stop = false;
+  const auto come_and_go = [&] {
+    while (!stop) {
+      auto taken = fault_guard::Listener::take();
+      ASSERT_TRUE(taken);
+      ASSERT_GE(taken->fd(), 0);
+    }
+  };
+  std::thread first(come_and_go);
+  std::thread second(come_and_go);
+  for (int i = 0; i < 200; ++i) {
+    auto here = listener();
+    lose_something();
+    EXPECT_TRUE(woken(here));
+  }
+  stop = true;
+  first.join();
+  second.join();
+}
+
+TEST_F(FaultGuardDeathTest, InstalledAgainItDoesNotTakeItselfForThePreviousHandler) {
+#if defined(__SANITIZE_ADDRESS__) || defined(VHOST_UNDER_TSAN)
+  GTEST_SKIP() << "the sanitizer has a handler of its own";
+#endif
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        (void)fault_guard::install();
+        ::raise(SIGBUS);
+        std::_Exit(0);
+      },
+      testing::KilledBySignal(SIGBUS), "");
 }
 
 TEST_F(FaultGuardDeathTest, AFaultInMemoryThatIsNotOursStillKills) {

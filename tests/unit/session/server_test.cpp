@@ -43,9 +43,12 @@ class ServerTest : public testing::Test {
     run(most, [] { return false; });
   }
   std::unique_ptr<Server> serve(Result<Endpoint> endpoint) {
+    return serve(std::move(endpoint), device_);
+  }
+  std::unique_ptr<Server> serve(Result<Endpoint> endpoint, Device& device) {
     EXPECT_TRUE(endpoint) << endpoint.error().what;
     auto server =
-        Server::start(loop_, device_, std::move(*endpoint),
+        Server::start(loop_, device, std::move(*endpoint),
                       [this](LogLevel, std::string_view line) { log_.emplace_back(line); });
     EXPECT_TRUE(server) << server.error().what;
     return std::move(*server);
@@ -82,6 +85,27 @@ class ServerTest : public testing::Test {
       pollfd poll{fd.get(), POLLIN, 0};
       return ::poll(&poll, 1, 0) == 1 && !hung_up(fd);
     });
+  }
+  /// Ring 0 of `device` runs in the first region of `memory`.
+  void run_ring(const UniqueFd& client, GuestMemory& memory, FakeDevice& device) {
+    const auto say = [&](Request request, std::span<const std::byte> payload,
+                         std::initializer_list<int> fds = {}) {
+      EXPECT_TRUE(send_message(client.get(), static_cast<std::uint32_t>(request), 0, payload,
+                               std::span(fds.begin(), fds.size())));
+    };
+    std::vector<std::byte> table(8 + sizeof(MemoryRegion));
+    table[0] = std::byte{1};
+    std::memcpy(table.data() + 8, &memory.regions()[0], sizeof(MemoryRegion));
+    say(Request::set_features, bytes_of(bit(feature::version_1)));
+    say(Request::set_mem_table, table, {memory.fds()[0].get()});
+    say(Request::set_vring_num, bytes_of(VringState{0, 8}));
+    const RingSetup setup = FakeSplitDriver(memory).setup();
+    say(Request::set_vring_addr, bytes_of(VringAddr{0, 0, std::to_underlying(setup.descriptors),
+                                                    std::to_underlying(setup.used),
+                                                    std::to_underlying(setup.available), 0}));
+    const UniqueFd kick = FakeFrontend::event();
+    say(Request::set_vring_kick, bytes_of(std::uint64_t{0}), {kick.get()});
+    ASSERT_TRUE(run(milliseconds(1000), [&] { return device.starts[0] == 1; }));
   }
   [[nodiscard]] bool there() const {
     struct stat info{};
@@ -154,30 +178,53 @@ TEST_F(ServerTest, ClosesTheConnectionWhoseMemoryIsCutShort) {
   const UniqueFd client = connect();
   ASSERT_TRUE(answers(client));
   GuestMemory memory;
-  FakeSplitDriver driver(memory);
-  const auto say = [&](Request request, std::span<const std::byte> payload,
-                       std::initializer_list<int> fds = {}) {
-    EXPECT_TRUE(send_message(client.get(), static_cast<std::uint32_t>(request), 0, payload,
-                             std::span(fds.begin(), fds.size())));
-  };
-  std::vector<std::byte> table(8 + sizeof(MemoryRegion));
-  table[0] = std::byte{1};
-  std::memcpy(table.data() + 8, &memory.regions()[0], sizeof(MemoryRegion));
-  say(Request::set_features, bytes_of(bit(feature::version_1)));
-  say(Request::set_mem_table, table, {memory.fds()[0].get()});
-  say(Request::set_vring_num, bytes_of(VringState{0, 8}));
-  const RingSetup setup = driver.setup();
-  say(Request::set_vring_addr,
-      bytes_of(VringAddr{0, 0, std::to_underlying(setup.descriptors),
-                         std::to_underlying(setup.used), std::to_underlying(setup.available), 0}));
-  const UniqueFd kick = FakeFrontend::event();
-  say(Request::set_vring_kick, bytes_of(std::uint64_t{0}), {kick.get()});
-  ASSERT_TRUE(run(milliseconds(1000), [&] { return device_.starts[0] == 1; }));
-
+  run_ring(client, memory, device_);
   ASSERT_EQ(::ftruncate(memory.fds()[0].get(), 0), 0);
   (void)device_.ring(0).arm_kick();
   EXPECT_TRUE(run(milliseconds(1000), [&] { return !server->connected(); }));
   EXPECT_TRUE(device_.running.empty());
+}
+
+TEST_F(ServerTest, ClosesOfTwoServersOnOneLoopTheOneWhoseMemoryIsCutShort) {
+  for (const bool the_first : {true, false}) {
+    FakeDevice device, other_device;
+    const auto first = serve(Endpoint::listen(path_), the_first ? device : other_device);
+    UniqueFd first_client = connect();
+    ::unlink(path_.c_str());
+    const auto second = serve(Endpoint::listen(path_), the_first ? other_device : device);
+    UniqueFd second_client = connect();
+    ASSERT_TRUE(answers(first_client));
+    ASSERT_TRUE(answers(second_client));
+    const auto& hit = the_first ? first : second;
+    const auto& other = the_first ? second : first;
+    const auto& other_client = the_first ? second_client : first_client;
+    GuestMemory memory, other_memory;
+    run_ring(the_first ? first_client : second_client, memory, device);
+    run_ring(other_client, other_memory, other_device);
+
+    ASSERT_EQ(::ftruncate(memory.fds()[0].get(), 0), 0);
+    (void)device.ring(0).arm_kick();
+    EXPECT_TRUE(run(milliseconds(1000), [&] { return !hit->connected(); }));
+    run(milliseconds(20));
+    EXPECT_TRUE(other->connected());
+    EXPECT_EQ(other_device.running.size(), 1u) << "its ring goes on";
+    EXPECT_TRUE(answers(other_client));
+
+    ASSERT_EQ(::ftruncate(other_memory.fds()[0].get(), 0), 0);
+    (void)other_device.ring(0).arm_kick();
+    EXPECT_TRUE(run(milliseconds(1000), [&] { return !other->connected(); }));
+  }
+}
+
+TEST_F(ServerTest, RefusesToStartWhereNobodyWouldTellItOfATruncation) {
+  std::vector<fault_guard::Listener> all;
+  while (auto taken = fault_guard::Listener::take()) all.push_back(std::move(*taken));
+  auto refused = Server::start(loop_, device_, std::move(*Endpoint::listen(path_)),
+                               [](LogLevel, std::string_view) {});
+  EXPECT_FALSE(refused);
+  all.pop_back();
+  EXPECT_NE(serve(Endpoint::listen(path_)), nullptr);
+  EXPECT_NE(serve(Endpoint::listen(path_)), nullptr) << "the first has given its listener back";
 }
 
 TEST_F(ServerTest, ConnectsAndConnectsAgain) {
