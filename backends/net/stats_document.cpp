@@ -148,7 +148,8 @@ json uplink_document(const InService::UplinkNow& now, unsigned workers, const Sw
   for (unsigned worker = 0; worker < workers; ++worker) to.add(now.uplink.to_uplink(worker));
   json counters = json::object();
   for (const auto& [name, value] : now.uplink.driver_counters()) counters[name] = value;
-  return {{"name", now.uplink.name()},
+  return {{"name", fabric.name(id)},
+          {"device", now.uplink.name()},
           {"driver", now.uplink.driver()},
           {"link_up", now.link_up},
           {"mtu", now.uplink.mtu()},
