@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backends/net/headers.hpp"
 #include "tests/unit/net/frame_fixture.hpp"
 #include "tests/unit/net/packet_fixture.hpp"
 
@@ -184,7 +185,11 @@ TEST(Check, WantsTheKindThatTheHeadersAreOf) {
   for (const Shape& shape : {tcp4, tcp6, udp4, udp6}) {
     for (const std::uint8_t type : {gso::tcp4, gso::tcp6, gso::udp}) {
       if (type == shape.gso_type()) continue;
-      EXPECT_EQ(answer_to(make_packet(shape), shape.header(type, 1000)), Drop::bad_segmentation);
+      for (const std::uint16_t offset : {tcp_checksum, udp_checksum}) {
+        auto header = shape.header(type, 1000);
+        header.csum_offset = offset;
+        EXPECT_EQ(answer_to(make_packet(shape), header), Drop::bad_segmentation);
+      }
     }
   }
 }
