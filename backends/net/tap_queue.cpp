@@ -14,7 +14,7 @@
 namespace net {
 namespace {
 
-/// Five of the longest, or a whole burst of MTU 9000.
+/// Six of the longest, or a whole burst at MTU 9000.
 constexpr std::size_t buffer_bytes = std::size_t{384} << 10;
 constexpr std::size_t cache_line = 64;
 
