@@ -21,6 +21,9 @@ using std::chrono::hours;
 using std::chrono::milliseconds;
 
 constexpr std::uint32_t mergeable_buffer_bytes = 2048;
+/// A back-end may acknowledge the last message before it has really started (DPDK does); we would
+/// keep it from that if we span on its CPU.
+constexpr milliseconds settling_time{50};
 
 /// A driver and what its pairs do. The memory is its guest's own.
 struct Port {
@@ -211,6 +214,7 @@ vhost::Result<int> drive(const NetPlan& plan, NetHooks hooks) {
     if (auto done = attach(far, plan.to_socket, plan); !done) return std::unexpected(done.error());
     if (auto done = make_known(plan, *far.driver); !done) return std::unexpected(done.error());
   }
+  std::this_thread::sleep_for(settling_time);
   NetDriver& in = *near.driver;
   NetDriver& out = forward ? *far.driver : in;
   auto asked = std::move(hooks.interrupted);

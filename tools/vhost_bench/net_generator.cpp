@@ -20,6 +20,7 @@ NetResult NetGenerator::run() {
 
   NetResult result;
   const auto queues_before = queue_counters();
+  turns_ = idle_turns_ = 0;
   if (hooks_.begin) hooks_.begin();
   for (unsigned i = 0; i < plan_.rounds && !stopped_; ++i) {
     const NetRound before = totals();
@@ -31,6 +32,7 @@ NetResult NetGenerator::run() {
         {took.count(), after.frames - before.frames, after.bytes - before.bytes});
   }
   if (hooks_.end) hooks_.end();
+  if (turns_ > 0) result.idle = static_cast<double>(idle_turns_) / static_cast<double>(turns_);
   const auto queues_after = queue_counters();
   result.kicks = queues_after.kicks - queues_before.kicks;
   result.calls = queues_after.calls - queues_before.calls;
@@ -41,7 +43,8 @@ NetResult NetGenerator::run() {
 
 void NetGenerator::run_until(Clock::time_point end) {
   while (!stopped_) {
-    for (unsigned i = 0; i < turns_between_looks; ++i) turn();
+    for (unsigned i = 0; i < turns_between_looks; ++i) idle_turns_ += turn() ? 0 : 1;
+    turns_ += turns_between_looks;
     const auto now = Clock::now();
     look(now);
     if (now >= end) return;

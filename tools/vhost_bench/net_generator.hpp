@@ -31,6 +31,9 @@ struct NetResult {
   std::uint64_t foreign = 0;   ///< received, and of another length than ours
   std::uint64_t kicks = 0;     ///< within the rounds, as calls
   std::uint64_t calls = 0;
+  /// The share of turns, within the rounds, in which nothing could be sent and nothing had come. If
+  /// there are none, the generator may be what is slow.
+  double idle = 0;
   const char* broken = nullptr;  ///< why a ring broke
 };
 
@@ -75,6 +78,8 @@ class NetGenerator {
   std::uint64_t forgotten_ = 0;      // given up by the window
   std::uint64_t last_received_ = 0;  // when look() looked
   Clock::time_point last_arrival_{};
+  std::uint64_t turns_ = 0;
+  std::uint64_t idle_turns_ = 0;
   bool sending_ = true;
   bool stopped_ = false;
 };

@@ -76,8 +76,9 @@ std::string as_text(const NetPlan& plan, const NetResult& result, const CpuUse& 
   }
   text += fmt::format("  frames      {} per kick, {} per call\n",
                       per_text(sum.frames, result.kicks), per_text(sum.frames, result.calls));
-  text += fmt::format("  generator   {:.2f} s CPU, {:.1f} ns each\n", cpu.generator_seconds,
-                      cpu_ns_each(result, cpu.generator_seconds));
+  text += fmt::format("  generator   {:.2f} s CPU, {:.1f} ns each, {:.0f} % of turns idle\n",
+                      cpu.generator_seconds, cpu_ns_each(result, cpu.generator_seconds),
+                      result.idle * 100);
   if (cpu.target_seconds) {
     text += fmt::format("  target      {:.2f} s CPU, {:.1f} ns each\n", *cpu.target_seconds,
                         cpu_ns_each(result, *cpu.target_seconds));
@@ -115,6 +116,7 @@ std::string as_json(const NetPlan& plan, const NetResult& result, const CpuUse& 
   json["calls"] = result.calls;
   json["generator_cpu_seconds"] = cpu.generator_seconds;
   json["generator_cpu_ns_per_frame"] = cpu_ns_each(result, cpu.generator_seconds);
+  json["generator_idle"] = result.idle;
   if (cpu.target_seconds) {
     json["target_cpu_seconds"] = *cpu.target_seconds;
     json["target_cpu_ns_per_frame"] = cpu_ns_each(result, *cpu.target_seconds);
