@@ -31,8 +31,8 @@ class Capture {
 
   /// Of each of the two buffers: some milliseconds of full traffic, seconds of a slow port.
   static constexpr std::size_t buffer_bytes = std::size_t{2} << 20;
-  /// Longer than any frame; what is beyond it is cut off.
-  static constexpr std::uint32_t snap_bytes = 65'536 + 32;
+  /// As long as a frame can be.
+  static constexpr std::uint32_t snap_bytes = longest_frame + vlan_tag_bytes;
 
   /// Makes (or empties) the file; only its owner may read it. `port` names the interface in it.
   [[nodiscard]] static vhost::Result<std::unique_ptr<Capture>> create(

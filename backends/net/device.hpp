@@ -32,10 +32,10 @@ class Device final : public vhost::Device {
   static constexpr std::uint16_t most_mtu = 9216 - ethernet_bytes;
 
   struct Setup {
-    std::string name;
+    std::string name{};
     PortId port{};
     std::uint16_t pairs = 1;  ///< of queues, that a front-end may use
-    std::optional<MacAddress> mac;
+    std::optional<MacAddress> mac{};
     /// Front-ends that leave the configuration space to us get it. QEMU does not and would warn.
     bool serves_config = false;
   };

@@ -41,41 +41,6 @@ void Frame::pop_tag() {
 
 namespace {
 
-/// Takes the first `bytes` off the pieces, run by run.
-template <class Move>
-void for_front(std::span<iovec>& pieces, std::size_t bytes, Move move) {
-  while (bytes > 0) {
-    iovec& piece = pieces.front();
-    const std::size_t run = std::min(piece.iov_len, bytes);
-    move(static_cast<std::byte*>(piece.iov_base), run);
-    bytes -= run;
-    piece.iov_base = static_cast<std::byte*>(piece.iov_base) + run;
-    piece.iov_len -= run;
-    if (piece.iov_len == 0) pieces = pieces.subspan(1);
-  }
-}
-
-}  // namespace
-
-void take_front(std::span<iovec>& pieces, std::span<std::byte> to) {
-  for_front(pieces, to.size(), [&](const std::byte* from, std::size_t bytes) {
-    std::memcpy(to.data(), from, bytes);
-    to = to.subspan(bytes);
-  });
-  // What was read is not read again: the compiler must not go back to memory that a guest can
-  // write.
-  std::atomic_signal_fence(std::memory_order_acq_rel);
-}
-
-void put_front(std::span<iovec>& pieces, std::span<const std::byte> from) {
-  for_front(pieces, from.size(), [&](std::byte* to, std::size_t bytes) {
-    std::memcpy(to, from.data(), bytes);
-    from = from.subspan(bytes);
-  });
-}
-
-namespace {
-
 /// Writes one run of bytes after another to pieces of memory.
 class Writer {
  public:

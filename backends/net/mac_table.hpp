@@ -139,8 +139,8 @@ class MacTable {
   const Limits limits_;
   rte_hash* const hash_;
   const std::uint64_t secret_;
+  const std::uint32_t place_count_;
   const std::unique_ptr<Place[]> places_;  // by position
-  std::uint32_t place_count_;
 
   std::mutex writers_;
   std::vector<PortShare> shares_;

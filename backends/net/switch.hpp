@@ -2,6 +2,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -118,14 +119,14 @@ class Switch {
          std::unique_ptr<MacTable> table);
 
   void forward_some(Source& source, std::span<Frame> frames, unsigned worker);
+  void direct_all(Source& source, std::span<Frame> frames, unsigned worker);
   void direct(Journey& journey, Frame& frame, VlanTag& tag);
   void flood(Journey& journey, Frame& frame, const VlanTag& tag);
   void look_up(Journey& journey, StationKey source, StationKey destination);
   static void gather(Lane& lane, std::uint16_t port, Frame& frame);
   void deliver(Lane& lane, std::span<Frame> frames, unsigned worker);
 
-  const bool patch_;
-  bool tags_change_ = false;  // some port has a VLAN policy
+  bool tags_change_ = false;  // not a patch, and some port has a VLAN policy
   std::vector<std::unique_ptr<Port>> ports_;
   std::unique_ptr<MacTable> table_;  // null: a patch
   std::vector<Lane> lanes_;          // by worker

@@ -28,7 +28,7 @@ GuestForm GuestForm::of(std::uint64_t features, std::uint16_t mtu) {
 std::size_t GuestForm::header_bytes_of(std::uint64_t features) {
   const bool with_count = (features & feature::mergeable_buffers) != 0 ||
                           vhost::has(features, vhost::feature::version_1);
-  return with_count ? header_bytes : legacy_header_bytes;
+  return with_count ? net::header_bytes : legacy_header_bytes;
 }
 
 // --- one queue ----------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ std::optional<Drop> ToGuest::Queue::gather(R& ring, std::size_t bytes) {
   pieces_ = 0;
   std::size_t have = 0;
   while (have < bytes) {
-    vhost::Chain chain(std::span(room_).subspan(pieces_));
+    vhost::Chain chain{std::span(room_).subspan(pieces_)};
     const Pop answer = ring.pop(chain);
     if (answer != Pop::ready) {
       give_back(ring);
@@ -249,7 +249,7 @@ std::size_t ToGuest::Queue::pop_writable(const vhost::Chain& chain) {
 void ToGuest::Queue::write(const Frame& frame) {
   const VnetHeader header = header_for(frame, form_.accepts);
   const auto chains = static_cast<std::uint16_t>(popped_.size());  // 1 without MRG_RXBUF
-  std::array<std::byte, header_bytes> bytes;
+  std::array<std::byte, net::header_bytes> bytes;
   std::memcpy(bytes.data(), &header, sizeof header);
   std::memcpy(bytes.data() + sizeof header, &chains, sizeof chains);
 

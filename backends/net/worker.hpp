@@ -36,7 +36,7 @@ struct WorkerSetup {
   Polling polling = Polling::adaptive;
   /// The bound of a pause; of no use to sources that wake us.
   std::chrono::nanoseconds longest_pause = std::chrono::milliseconds(5);
-  common::Patience patience;
+  common::Patience patience{};
 };
 
 /// Written by the worker, read by the control thread.

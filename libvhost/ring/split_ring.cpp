@@ -169,19 +169,32 @@ Pop SplitRing::pop(Chain& chain) {
 }
 
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
-  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
-  const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
-  switch (read_chain(source, *memory_, hint_, limit, chain)) {
-    case ReadChain::ready: break;
-    case ReadChain::corrupt: return broken();
-    case ReadChain::no_room:
-      // Buffers that cross more boundaries than there are lie on top of each other.
-      return chain.room() < longest_chain() ? Pop::no_room : broken();
+  if (!read_single(head, chain)) {
+    const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
+    const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
+    switch (read_chain(source, *memory_, hint_, limit, chain)) {
+      case ReadChain::ready: break;
+      case ReadChain::corrupt: return broken();
+      case ReadChain::no_room:
+        // Buffers that cross more boundaries than there are lie on top of each other.
+        return chain.room() < longest_chain() ? Pop::no_room : broken();
+    }
   }
   chain.head = head;
   head_in_flight_[head] = Origin::available;
   ++in_flight_;
   return Pop::ready;
+}
+
+/// Most chains of a network device are one buffer in one region. False: this one is not, or is
+/// wrong; nothing that was seen of it counts.
+bool SplitRing::read_single(std::uint16_t head, Chain& chain) {
+  const auto desc = read_once<SplitDesc>(descriptors_.data() + head * sizeof(SplitDesc));
+  if ((desc.flags & (desc_next | desc_indirect)) != 0) return false;
+  const auto piece = memory_->prefix(GuestAddress{desc.addr}, desc.length, hint_);
+  if (piece.size() != desc.length || piece.empty()) return false;
+  chain.clear();
+  return chain.append(piece, (desc.flags & desc_write) != 0) == Chain::Append::ok;
 }
 
 bool SplitRing::has_available() const {

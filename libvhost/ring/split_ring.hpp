@@ -96,6 +96,7 @@ class SplitRing {
   SplitRing(const RingSetup& setup, InflightSection inflight);
   [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
+  [[nodiscard]] bool read_single(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop broken();
   void leave_memory();
 

@@ -227,12 +227,18 @@ TEST_F(OptionsTest, PrefersRepeatedFlagsToAllOfTheFilesValues) {
 
 TEST_F(OptionsTest, NamesThePlaceOfARefusedRepetition) {
   EXPECT_EQ(refusal({"--port", "a", "--port", "bad"}), "--port: is bad: be good");
+}
+
+TEST_F(OptionsTest, NamesTheLineOfARefusedRepetition) {
   EXPECT_EQ(refusal_of_file("port = a\nport = bad\n"), file + ", line 2: port: is bad: be good");
 }
 
 TEST_F(OptionsTest, StillRefusesOthersThatAreGivenTwice) {
   EXPECT_EQ(refusal({"--queues", "2", "--queues", "2"}),
             "--queues: given more than once: give it once");
+}
+
+TEST_F(OptionsTest, StillRefusesOthersThatAreSetTwice) {
   EXPECT_EQ(refusal_of_file("port = a\nport = b\nqueues = 1\nqueues = 1\n"),
             file + ", line 4: queues is set in line 3 already: remove one of the two");
 }

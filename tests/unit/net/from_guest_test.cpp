@@ -43,7 +43,7 @@ TEST_F(FromGuestTest, TakesFramesInOrderAndGivesTheirChainsBack) {
   const auto second = counting_bytes(1514);
   (void)guest_.send(first);
   (void)guest_.send(second);
-  EXPECT_EQ(turn(), (std::vector{first, second}));
+  EXPECT_EQ(turn(), (std::vector<Bytes>{first, second}));
   EXPECT_EQ(guest_.take_all(), 2u);
   EXPECT_EQ(stats_.traffic.frames.value(), 2u);
   EXPECT_EQ(stats_.traffic.bytes.value(), 1574u);
@@ -64,7 +64,7 @@ TEST_F(FromGuestTest, ServesTheHeaderOfOldWithoutACount) {
   make(legacy_header_bytes);
   const auto frame = counting_bytes(100);
   (void)guest_.send(frame, {}, legacy_header_bytes);
-  EXPECT_EQ(turn(), std::vector{frame});
+  EXPECT_EQ(turn(), (std::vector<Bytes>{frame}));
 }
 
 TEST_F(FromGuestTest, DropsWhatIsShorterThanAFrame) {
@@ -90,7 +90,7 @@ TEST_F(FromGuestTest, DropsAPlainFrameThatIsTooLong) {
 TEST_F(FromGuestTest, ServesAChainOfHundredsOfPieces) {
   const auto frame = counting_bytes(1000);
   (void)guest_.send(frame, {}, header_bytes, std::vector<std::uint32_t>(250, 4));
-  EXPECT_EQ(turn(), std::vector{frame});
+  EXPECT_EQ(turn(), (std::vector<Bytes>{frame}));
 }
 
 TEST_F(FromGuestTest, IgnoresBuffersThatItMayWrite) {
@@ -98,7 +98,7 @@ TEST_F(FromGuestTest, IgnoresBuffersThatItMayWrite) {
   const std::uint64_t at = guest_.allocate(200);
   guest_.put(at + header_bytes, frame);
   (void)guest_.driver().add({{at, 92}, {at + 100, 50, true}});
-  EXPECT_EQ(turn(), std::vector{frame});
+  EXPECT_EQ(turn(), (std::vector<Bytes>{frame}));
 }
 
 TEST_F(FromGuestTest, TakesNoMoreThanABurstAtOnce) {

@@ -37,6 +37,7 @@ class Mutated : public testing::Test {
       for (std::uint16_t i = 0; i < size; ++i) write_descriptor(*driver, i);
       for (std::uint16_t i = 0; i < size; ++i) driver->avail_entry(i, i);
     }
+    write_frames();
     from_.avail_idx(size);
     to_.avail_idx(size);
     queue_.emplace(FromGuest::Setup{PortId{0}, 0, "guest", header_bytes, everything}, ring(from_),
@@ -48,6 +49,17 @@ class Mutated : public testing::Test {
   void stop() {
     (void)to_guest_.stop(0);
     queue_.reset();
+  }
+  /// Frames that ask for segmentation: Ethernet, IPv4, TCP.
+  void write_frames() const {
+    for (std::uint64_t i = 0; i < size; ++i) {
+      const std::uint64_t at = buffers_at + i * buffer_bytes;
+      memory_.store(at, VnetHeader{needs_csum, gso::tcp4, 54, 500, 34, 16});
+      constexpr std::array<std::uint8_t, 24> headers{
+          2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0, 0x45, 0, 0x07, 0xe6, 0, 0, 0, 0, 64, 6};
+      memory_.store(at + 12, headers);
+      memory_.store(at + 12 + 34 + 12, std::uint8_t{0x50});
+    }
   }
   void write_descriptor(FakeSplitDriver& driver, std::uint16_t index) const {
     const bool receives = &driver == &to_;
@@ -89,7 +101,8 @@ void mutate(const GuestMemory& memory, const std::atomic<bool>& go_on) {
   std::mt19937_64 random(1);
   const auto pick = [&](std::uint64_t below) { return random() % below; };
   while (go_on.load(std::memory_order_relaxed)) {
-    switch (pick(4)) {
+    std::this_thread::sleep_for(1us);  // or no ring would live long enough to be of interest
+    switch (pick(12)) {
       case 0:  // descriptors and the available rings
         memory.store(GuestMemory::low + pick(2) * 0x8000 + pick(512),
                      static_cast<std::uint8_t>(random()));
@@ -100,7 +113,10 @@ void mutate(const GuestMemory& memory, const std::atomic<bool>& go_on) {
           memory.store(at, static_cast<std::uint16_t>(memory.load<std::uint16_t>(at) + pick(3)));
         }
         break;
-      case 2:  // a header, with something that is nearly right
+      case 2:
+      case 3:
+      case 4:
+      case 5:  // a header, with something that is nearly right
         memory.store(
             GuestMemory::low + 0x100000 + pick(16) * 2048,
             VnetHeader{static_cast<std::uint8_t>(pick(4)), static_cast<std::uint8_t>(pick(6)),
@@ -119,15 +135,6 @@ TEST_F(Mutated, GuestsHarmNobodyElse) {
 #if defined(VHOST_UNDER_TSAN)
   GTEST_SKIP() << "the guest's writes are a race, and are meant to be";
 #endif
-  // Frames that ask for segmentation: Ethernet, IPv4, TCP.
-  for (std::uint64_t i = 0; i < size; ++i) {
-    const std::uint64_t at = buffers_at + i * buffer_bytes;
-    memory_.store(at, VnetHeader{needs_csum, gso::tcp4, 54, 500, 34, 16});
-    constexpr std::array<std::uint8_t, 24> headers{2,    0, 0,    0, 0,    1,    2, 0, 0, 0, 0,  2,
-                                                   0x08, 0, 0x45, 0, 0x07, 0xe6, 0, 0, 0, 0, 64, 6};
-    memory_.store(at + 12, headers);
-    memory_.store(at + 12 + 34 + 12, std::uint8_t{0x50});
-  }
   std::atomic<bool> go_on = true;
   std::uint64_t served = 0;
   {

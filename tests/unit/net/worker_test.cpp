@@ -1,6 +1,6 @@
 #include "backends/net/worker.hpp"
 
-#include <sys/resource.h>
+#include <fcntl.h>
 
 #include "tests/unit/net/two_guests.hpp"
 
