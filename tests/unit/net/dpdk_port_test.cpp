@@ -54,12 +54,10 @@ TEST_F(DpdkPortTest, IsMadeAndGoesAway) {
 }
 
 TEST_F(DpdkPortTest, HasAQueueForEachWorkerOrAsManyAsTheDeviceHas) {
-  const auto null = opened("null", {.workers = 3});
-  ASSERT_TRUE(null);
-  EXPECT_EQ(null->queues(), 3U);
+  EXPECT_EQ(opened("null", {.workers = 2})->queues(), 2U);
   RingDevice ring("port");
   const auto one = DpdkPort::adopt(ring.port(), {.text = "ring"}, {.workers = 3});
-  ASSERT_TRUE(one);
+  ASSERT_TRUE(one) << one.error().what;
   EXPECT_EQ((*one)->queues(), 1U);
   OwnedFrame owned(counting_bytes(100));
   deliver(**one, owned.frame, 2);

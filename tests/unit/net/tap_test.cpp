@@ -1,5 +1,6 @@
 #include "backends/net/tap.hpp"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
@@ -321,7 +322,9 @@ UniqueFd attached(short flags, bool persistent = false) {
   std::strncpy(request.ifr_name, interface, IFNAMSIZ - 1);
   request.ifr_flags = flags;
   EXPECT_EQ(::ioctl(fd.get(), TUNSETIFF, &request), 0) << std::strerror(errno);
-  if (persistent) EXPECT_EQ(::ioctl(fd.get(), TUNSETPERSIST, 1), 0);
+  if (persistent) {
+    EXPECT_EQ(::ioctl(fd.get(), TUNSETPERSIST, 1), 0);
+  }
   return fd;
 }
 
