@@ -7,7 +7,7 @@ namespace {
 /// Rings of 16 descriptors.
 class NetQueueSending : public NetTest {
  protected:
-  void attach_small() { attach({.queue = {.ring = {.size = 16}}}); }
+  void attach_small() { attach({.queue = {.ring = {.size = 16, .indirect = 4}}}); }
 };
 
 TEST_F(NetQueueSending, FrameStandsBehindItsHeader) {
