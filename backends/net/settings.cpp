@@ -183,7 +183,6 @@ Result<void> check_uses(Settings& settings) {
   for (std::size_t i = 0; i < settings.uplinks.size(); ++i) {
     UplinkPlan& uplink = settings.uplinks[i];
     if (uplink.name.empty()) uplink.name = "uplink" + std::to_string(i);
-    uplink.device.text = uplink.name;
     if (auto taken = take_uplink(uses, uplink); !taken) return taken;
   }
   return {};

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backends/net/headers.hpp"
 #include "tests/unit/net/frame_fixture.hpp"
 #include "tests/unit/net/packet_fixture.hpp"
 
@@ -92,6 +93,9 @@ TEST(Check, BelievesTheHostAloneThatAChecksumIsGood) {
   EXPECT_EQ(owned.frame.offload.flags, 0);
   EXPECT_EQ(check(owned.frame, good, everything, Sender::host), std::nullopt);
   EXPECT_EQ(owned.frame.offload.flags, data_valid);
+  const VnetHeader unknown{0xfc, 0, 0, 0, 0, 0};
+  EXPECT_EQ(check(owned.frame, unknown, everything, Sender::host), std::nullopt);
+  EXPECT_TRUE(owned.frame.plain());
   const VnetHeader both{needs_csum | data_valid, 0, 0, 0, 34, 16};
   EXPECT_EQ(check(owned.frame, both, everything, Sender::host), std::nullopt);
   EXPECT_EQ(owned.frame.offload.flags, needs_csum);
@@ -184,7 +188,11 @@ TEST(Check, WantsTheKindThatTheHeadersAreOf) {
   for (const Shape& shape : {tcp4, tcp6, udp4, udp6}) {
     for (const std::uint8_t type : {gso::tcp4, gso::tcp6, gso::udp}) {
       if (type == shape.gso_type()) continue;
-      EXPECT_EQ(answer_to(make_packet(shape), shape.header(type, 1000)), Drop::bad_segmentation);
+      for (const std::uint16_t offset : {tcp_checksum, udp_checksum}) {
+        auto header = shape.header(type, 1000);
+        header.csum_offset = offset;
+        EXPECT_EQ(answer_to(make_packet(shape), header), Drop::bad_segmentation);
+      }
     }
   }
 }
@@ -251,7 +259,8 @@ TEST(Check, RefusesSegmentsLongerThanAPlainFrame) {
 }
 
 TEST(Check, MakesOneSegmentAFrameLikeAnyOther) {
-  for (const Shape& shape : {tcp4, tcp6, udp4, udp6}) {
+  const Shape uneven{.udp = true, .payload = 3005};
+  for (const Shape& shape : {tcp4, tcp6, udp4, udp6, uneven}) {
     const std::size_t whole = shape.payload + (shape.udp ? 8 : 0);
     for (const std::size_t size : {whole - 1, whole, whole + 1}) {
       OwnedFrame owned(make_packet(shape), SIZE_MAX, 256);

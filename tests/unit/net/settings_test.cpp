@@ -123,7 +123,7 @@ TEST(NetSettings, NameUplinksByTheirNumber) {
   EXPECT_EQ(settings.uplinks[0].name, "uplink0");
   EXPECT_EQ(settings.uplinks[1].name, "world");
   EXPECT_EQ(settings.uplinks[2].name, "uplink2");
-  EXPECT_EQ(settings.uplinks[2].device.text, "uplink2");
+  EXPECT_EQ(settings.uplinks[2].device.text, "tap:c");
 }
 
 TEST(NetSettings, TakeTheShorthandsOfQemusConventions) {
