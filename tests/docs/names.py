@@ -20,13 +20,13 @@ FOREIGN_FLAGS = {"--fix", "--realtime"}  # of ./run lint and tests/bench/run
 TREE = re.compile(r"(?<![\w/.-])(?:build|docs|examples|libvhost|systemd|tests|tools)/[\w./@-]+")
 
 
-def flags_of(program: str) -> set[str]:
-    text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+def flags_of(*command: str) -> set[str]:
+    text = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"^  (--[a-z-]+)", text, re.M))
 
 
 def flag_complaints() -> list[str]:
-    ours, bench = flags_of(sys.argv[1]), flags_of(sys.argv[2])
+    ours, bench = flags_of(sys.argv[1]), flags_of(sys.argv[2]) | flags_of(sys.argv[2], "net")
     rows = {FLAG.findall(row[0])[0] for row in table_rows(MANUAL) if FLAG.match(first_code(row[0]))}
     complaints = [f"{MANUAL.name}: no row for {flag}" for flag in sorted(ours - rows)]
     complaints += [f"{MANUAL.name}: a row for {flag}, which the daemon does not know"
