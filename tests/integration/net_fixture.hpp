@@ -60,7 +60,7 @@ class Station {
 class NetServed : public ::testing::Test {
  protected:
   void serve(const Strings& flags, Launch launch = {}) {
-    Strings all{"--stats-file", stats, "--stats-interval", "0.02"};
+    Strings all{"--stats-file", stats, "--stats-interval", interval};
     all.insert(all.end(), flags.begin(), flags.end());
     launch.program = "VHOST_USER_NET";
     daemon = std::make_unique<Daemon>(folder, all, launch);
@@ -77,6 +77,7 @@ class NetServed : public ::testing::Test {
 
   const Folder folder;
   const std::string stats = folder / "stats.json";
+  std::string interval = "0.02";
   std::unique_ptr<Daemon> daemon;
 };
 

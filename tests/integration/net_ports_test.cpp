@@ -225,7 +225,8 @@ TEST_F(NetPorts, AHangupChangesNothing) {
 
 TEST_F(NetPorts, WhileNothingHappensNothingRuns) {
   if (sanitized) GTEST_SKIP() << "a sanitizer's threads run";
-  serve({"--port", port("a"), "--port", port("b"), "--workers", "2", "--stats-interval", "10"});
+  interval = "10";
+  serve({"--port", port("a"), "--port", port("b"), "--workers", "2"});
   Station a = guest("a", 1);
   Station b = guest("b", 2);
   a.send(b.mac);
