@@ -27,6 +27,7 @@ class TapQueueTest : public testing::Test {
     for (const int end : ends) ::setsockopt(end, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
     queue_ = std::make_unique<TapQueue>(vhost::UniqueFd(ends[0]), port, "--uplink tap:t");
     kernel_ = vhost::UniqueFd(ends[1]);
+    burst_.room.resize(queue_->room_needed());
   }
 
   bool kernel_sends(const TapHeader& header, std::span<const std::byte> frame) {
@@ -50,6 +51,7 @@ class TapQueueTest : public testing::Test {
   std::unique_ptr<TapQueue> queue_;
   vhost::UniqueFd kernel_;
   Burst burst_;
+  const Accepts all_{true, true, true, true, true};
   std::vector<std::byte> bounce_ = std::vector<std::byte>(longest_frame);
 };
 
@@ -158,7 +160,7 @@ TEST_F(TapQueueTest, ChecksTheKernelsHeaderAsAGuests) {
 TEST_F(TapQueueTest, SendsAFrameWithWhatIsUndone) {
   OwnedFrame owned(counting_bytes(9000), 1000);
   owned.frame.offload = {needs_csum, gso::tcp6, 0, 1400, 54, 16};
-  ASSERT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::sent);
+  ASSERT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::sent);
   const auto [header, frame] = kernel_takes();
   EXPECT_EQ(frame, counting_bytes(9000));
   EXPECT_EQ(header.offload.flags, needs_csum);
@@ -176,7 +178,7 @@ TEST_F(TapQueueTest, SendsAFrameInMorePiecesThanTheKernelTakes) {
     const std::size_t length = Frame::usual_head + pieces;
     const OwnedFrame owned(counting_bytes(length), 1);
     ASSERT_EQ(owned.frame.rest.size(), pieces);
-    ASSERT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::sent);
+    ASSERT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::sent);
     EXPECT_EQ(kernel_takes().second, counting_bytes(length));
   }
 }
@@ -184,17 +186,18 @@ TEST_F(TapQueueTest, SendsAFrameInMorePiecesThanTheKernelTakes) {
 TEST_F(TapQueueTest, NeverWaitsForTheKernel) {
   const OwnedFrame owned(counting_bytes(60000));
   int sent = 0;
-  while (queue_->send(owned.frame, bounce_) == TapQueue::Sent::sent) ASSERT_LT(++sent, 10'000);
-  EXPECT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::full);
+  while (queue_->send(owned.frame, all_, bounce_) == TapQueue::Sent::sent)
+    ASSERT_LT(++sent, 10'000);
+  EXPECT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::full);
   (void)kernel_takes();
   for (int i = 1; i < sent; ++i) (void)kernel_takes();
-  EXPECT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::sent);
+  EXPECT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::sent);
 }
 
 TEST_F(TapQueueTest, SaysWhatTheKernelRefuses) {
   kernel_ = {};
   const OwnedFrame owned(counting_bytes(100));
-  EXPECT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::refused);
+  EXPECT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::refused);
   EXPECT_FALSE(queue_->gone());
 }
 
