@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <mutex>
 #include <string>
 
@@ -24,8 +25,12 @@ int interrupt_fd(std::uint16_t device, std::uint16_t queue) {
   const int level = ::rte_log_get_level(type);
   ::rte_log_set_level(type, RTE_LOG_CRIT);
   int fd = ::rte_eth_dev_rx_intr_ctl_q_get_fd(device, queue);
-  if (fd >= 0 && ::rte_eth_dev_rx_intr_enable(device, queue) != 0) fd = -1;
-  if (fd >= 0) (void)::rte_eth_dev_rx_intr_disable(device, queue);
+  if (fd >= 0) {
+    // One that cannot be switched is always on: tap's.
+    const int error = ::rte_eth_dev_rx_intr_enable(device, queue);
+    if (error != 0 && error != -ENOTSUP) fd = -1;
+    (void)::rte_eth_dev_rx_intr_disable(device, queue);
+  }
   ::rte_log_set_level(type, static_cast<std::uint32_t>(level));
   return fd;
 }

@@ -1,6 +1,11 @@
 #include "backends/net/dpdk_port.hpp"
 
+#include <poll.h>
 #include <rte_malloc.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -102,6 +107,53 @@ TEST_F(DpdkPortTest, LendsLargeFramesToADriverThatFreesThemAtOnce) {
   EXPECT_THAT(seen.buffers, testing::SizeIs(10'000));
   EXPECT_THAT(seen.buffers, testing::Each(large.frame.rest[0].iov_base));
   EXPECT_EQ(port->to_uplink(0).frames.value(), 20'000U);
+}
+
+/// Waits up to a second for one frame of this length; the kernel sends its own at times.
+std::vector<std::byte> next_of(Source& source, std::size_t length) {
+  Burst burst;
+  burst.room.resize(source.room_needed());
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  while (std::chrono::steady_clock::now() < deadline) {
+    if (!source.arm()) {
+      pollfd wait{source.wake_fd(), POLLIN, 0};
+      if (::poll(&wait, 1, 1) == 1) source.woken();
+    }
+    source.disarm();
+    if (!source.take(burst)) continue;
+    std::vector<std::byte> found;
+    for (const Frame& frame : burst.taken()) {
+      if (frame.length() == length) found = bytes_of(frame);
+    }
+    source.release();
+    if (!found.empty()) return found;
+  }
+  return {};
+}
+
+/// One interface seen from both its ends.
+TEST_F(DpdkPortTest, LendsToTapAndAfPacketToo) {
+  bool allowed = false;
+  std::thread elsewhere([&] {
+    allowed = ::unshare(CLONE_NEWNET) == 0 && ::access("/dev/net/tun", R_OK | W_OK) == 0;
+    if (!allowed) return;
+    const auto tap = opened("net_tap3,iface=uplink-d0");
+    const auto packet = opened("af_packet:uplink-d0");
+    ASSERT_TRUE(tap && packet);
+    EXPECT_GE(tap->sources()[0]->wake_fd(), 0);
+    for (const std::size_t length : {1400U, 1100U, 1500U}) {
+      OwnedFrame owned(counting_bytes(length), 300);
+      deliver(*tap, owned.frame);
+      EXPECT_EQ(next_of(*packet->sources()[0], length), counting_bytes(length));
+      deliver(*packet, owned.frame);
+      EXPECT_EQ(next_of(*tap->sources()[0], length), counting_bytes(length));
+    }
+    EXPECT_TRUE(tap->lends());
+    EXPECT_TRUE(packet->lends());
+    EXPECT_EQ(packet->mtu(), 1500);
+  });
+  elsewhere.join();
+  if (!allowed) GTEST_SKIP() << "no network namespace may be made here";
 }
 
 TEST_F(DpdkPortTest, TakesWhatTheDeviceHas) {
