@@ -311,6 +311,12 @@ TEST_F(TapTest, HasAQueueForEachWorker) {
       deliver(*tap, owned.frame, worker);
       EXPECT_EQ(host.receive().second, counting_bytes(100 + worker));
       EXPECT_EQ(tap->to_uplink(worker).frames.value(), 1U);
+      // The kernel gives a flow's frames to the queue that sent some of it last.
+      OwnedFrame flow(tcp4_frame(200));
+      deliver(*tap, flow.frame, worker);
+      EXPECT_EQ(host.receive().second, tcp4_frame(200));
+      host.send(tcp4_frame(200));
+      EXPECT_EQ(taken(*tap->sources()[worker])->count, 1U) << worker;
     }
   });
 }
