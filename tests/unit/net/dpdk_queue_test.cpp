@@ -179,6 +179,45 @@ TEST_F(DpdkQueueTest, SumsItselfWhatDriversDoNotFind) {
   ::rte_pktmbuf_free(mbuf);
 }
 
+/// TCP over IPv6, behind `options` extension headers of 8 bytes.
+std::vector<std::byte> tcp6_frame(std::size_t length, std::size_t options) {
+  auto bytes = counting_bytes(length);
+  const auto payload = length - ethernet_bytes - ipv6_bytes;
+  bytes[12] = std::byte{0x86};
+  bytes[13] = std::byte{0xdd};
+  bytes[14] = std::byte{0x60};
+  bytes[18] = static_cast<std::byte>(payload >> 8);
+  bytes[19] = static_cast<std::byte>(payload & 255);
+  bytes[20] = std::byte{options > 0 ? ip::destination_options : ip::tcp};
+  std::size_t at = ethernet_bytes + ipv6_bytes;
+  for (std::size_t i = 0; i < options; ++i, at += 8) {
+    bytes[at] = std::byte{i + 1 < options ? ip::destination_options : ip::tcp};
+    bytes[at + 1] = std::byte{0};
+  }
+  bytes[at + 12] = std::byte{0x50};
+  bytes[at + 13] = std::byte{0x10};
+  return bytes;
+}
+
+TEST_F(DpdkQueueTest, LeavesIpv6ToADriverButNotBehindExtensionHeaders) {
+  device_->accepts = {.checksum = true, .tso4 = true, .tso6 = true};
+  DpdkSink sink(*device_, 0);
+  OwnedFrame plain(tcp6_frame(3000, 0));
+  plain.frame.offload = {needs_csum, gso::tcp6, 0, 1000, 54, 16};
+  send(sink, plain.frame);
+  rte_mbuf* const mbuf = ring_->get();
+  ASSERT_NE(mbuf, nullptr);
+  EXPECT_EQ(mbuf->ol_flags, RTE_MBUF_F_TX_IPV6 | RTE_MBUF_F_TX_TCP_CKSUM | RTE_MBUF_F_TX_TCP_SEG);
+  EXPECT_EQ(mbuf->l3_len, 40);
+  ::rte_pktmbuf_free(mbuf);
+
+  OwnedFrame extended(tcp6_frame(3000, 1));
+  extended.frame.offload = {needs_csum, gso::tcp6, 0, 1000, 62, 16};
+  send(sink, extended.frame);
+  EXPECT_EQ(ring_->get_bytes().size(), 1082U);
+  EXPECT_EQ(traffic_.segmented.value(), 1U);
+}
+
 TEST_F(DpdkQueueTest, LendsALargeFrameWithoutACopy) {
   device_->lends = true;
   DpdkSink sink(*device_, 0);
