@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "backends/net/guard.hpp"
+#include "backends/net/vlan.hpp"
 
 namespace net::tests {
 
@@ -54,6 +55,13 @@ inline Bytes plain_frame(const MacAddress& to, const MacAddress& from, unsigned 
   Bytes payload(46);
   payload[0] = static_cast<std::byte>(mark);
   return ethernet(to, from, 0x88b5, payload, tags);  // IEEE 802, local experiment
+}
+
+/// A trunk of these VLANs.
+inline VlanPolicy trunk_of(std::initializer_list<VlanId> ids, std::optional<VlanId> native = {}) {
+  VlanPolicy::Ids set;
+  for (const VlanId id : ids) set.set(id);
+  return VlanPolicy::trunk(set, native);
 }
 
 }  // namespace net::tests

@@ -12,12 +12,6 @@ Bytes frame_with(std::initializer_list<Tag> tags) {
   return plain_frame(station(2), station(1), 7, tags);
 }
 
-VlanPolicy trunk_of(std::initializer_list<VlanId> ids, std::optional<VlanId> native = {}) {
-  VlanPolicy::Ids set;
-  for (const VlanId id : ids) set.set(id);
-  return VlanPolicy::trunk(set, native);
-}
-
 std::optional<VlanId> vlan_of(const VlanPolicy& policy, const Bytes& bytes) {
   OwnedFrame owned(bytes);
   const auto tag = policy.classify(owned.frame);
