@@ -248,6 +248,34 @@ TEST_F(SwitchTest, GivesEachSinkTheTagsItWants) {
   EXPECT_EQ(sinks[3].take(), (Frames{to_all(1, 1), to_all(1, 3, {{6}}), to_all(1, 4)}));
 }
 
+/// Frames that begin alike may still differ in what decides.
+TEST_F(SwitchTest, LooksAtEveryTagOfABurst) {
+  add_port();
+  add_port(VlanPolicy::access(5));
+  add_port(VlanPolicy::access(6));
+  add_port();
+  start();
+  hear(1, 9);
+  hear(2, 9);
+  hear(3, 9);
+  Bytes cut = frame(9, 1, 0, {{5}});
+  cut.resize(17);
+  send(0, {cut, frame(9, 1, 1, {{5}}), frame(9, 1, 2, {{6}}), frame(9, 1, 3, {{5}})});
+  EXPECT_EQ(sinks[1].take(), (Frames{frame(9, 1, 1), frame(9, 1, 3)}));
+  EXPECT_EQ(sinks[2].take(), Frames{frame(9, 1, 2)});
+  EXPECT_EQ(sinks[3].take(), Frames{cut});
+}
+
+TEST_F(SwitchTest, TagsEveryFrameOfABurst) {
+  add_port(VlanPolicy::access(5));
+  add_port(trunk_of({5}));
+  start();
+  send(1, plain_frame(station(2), station(2), 0, {{5}}));
+  send(0, {frame(2, 1, 1), frame(2, 1, 2), frame(2, 1, 3)});
+  EXPECT_EQ(sinks[1].take(),
+            (Frames{frame(2, 1, 1, {{5}}), frame(2, 1, 2, {{5}}), frame(2, 1, 3, {{5}})}));
+}
+
 TEST_F(SwitchTest, DropsVlansThatThePortIsNoMemberOf) {
   add_port(VlanPolicy::access(5));
   add_port(VlanPolicy::access(5));
