@@ -150,9 +150,9 @@ auto Switch::direct(Journey& journey, Frame& frame, VlanTag& tag) -> Group* {
   if (!classified) return drop(Drop::vlan);
   tag = *classified;
 
-  const StationKey destination = station_key(frame, 0, tag.vlan);
-  look_up(journey, station_key(frame, source_mac_offset, tag.vlan), destination);
-  if (is_group(destination) || !journey.memo.to) {
+  look_up(journey, station_key(frame, source_mac_offset, tag.vlan),
+          station_key(frame, 0, tag.vlan));
+  if (!journey.memo.to) {
     flood(journey, frame, tag);
     return nullptr;
   }

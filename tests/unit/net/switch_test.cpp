@@ -109,6 +109,9 @@ TEST_F(SwitchTest, FlushesOnceTheSinksItDeliveredTo) {
   EXPECT_EQ(sinks[1].flushes, 1U);
   EXPECT_EQ(sinks[1].last_worker, 1U);
   EXPECT_EQ(sinks[0].flushes + sinks[2].flushes, 0U);
+  send(0, {frame(2, 1)}, 1);
+  subject->flush(1);
+  EXPECT_EQ(sinks[1].flushes, 2U);
 }
 
 TEST_F(SwitchTest, FollowsAStationThatMoves) {
@@ -149,6 +152,9 @@ TEST_F(SwitchTest, RemembersStationsThatKeepTalking) {
   for (unsigned second = 0; second < 30; ++second) {
     age_after(second);
     send(1, frame(1, 2));
+    const auto known = subject->stations(2);
+    ASSERT_EQ(known.size(), 1U);
+    EXPECT_EQ(known[0].age_s, 0U);
   }
   (void)sinks[2].take();
   send(0, frame(2, 1));
@@ -174,6 +180,24 @@ TEST_F(SwitchTest, DropsWhatItsGuardRefuses) {
   EXPECT_EQ(sinks[1].take(), (Frames{frame(2, 1, 1), frame(2, 1, 3)}));
   EXPECT_EQ(sources[0].dropped(Drop::spoofed), 1U);
   EXPECT_EQ(subject->station_count(PortId{0}), 1U) << "what is refused teaches nothing";
+}
+
+/// The guard looks behind what the switch compares.
+TEST_F(SwitchTest, GuardsEveryFrameOfABurst) {
+  constexpr Ipv4Address mine{10, 0, 0, 1};
+  add_port(VlanPolicy::transparent(), {.mac = {}, .ipv4 = {mine}, .ipv6 = {}});
+  add_port();
+  start();
+  hear(1, 2);
+  const auto packet = [](const Ipv4Address& from) {
+    Bytes bytes(20);
+    bytes[0] = std::byte{0x45};
+    std::memcpy(bytes.data() + 12, from.data(), from.size());
+    return ethernet(station(2), station(1), 0x0800, bytes);
+  };
+  send(0, {packet(mine), packet({10, 0, 0, 2}), packet(mine)});
+  EXPECT_EQ(sinks[1].take(), (Frames{packet(mine), packet(mine)}));
+  EXPECT_EQ(sources[0].dropped(Drop::spoofed), 1U);
 }
 
 TEST_F(SwitchTest, LimitsFloodsOfEachPort) {
