@@ -91,7 +91,8 @@ Result<Setting> parse_line(std::string_view line) {
 
 }  // namespace
 
-Result<std::vector<Setting>> parse_config(std::string_view text, std::string_view path) {
+Result<std::vector<Setting>> parse_config(std::string_view text, std::string_view path,
+                                          const std::vector<std::string>& repeated) {
   std::vector<Setting> settings;
   for (unsigned number = 1; !text.empty(); ++number) {
     const std::size_t end = std::min(text.find('\n'), text.size());
@@ -104,7 +105,7 @@ Result<std::vector<Setting>> parse_config(std::string_view text, std::string_vie
     if (!setting) return vhost::fail(Fault::operator_, where + setting.error().what);
     setting->line = number;
     const auto earlier = std::ranges::find(settings, setting->name, &Setting::name);
-    if (earlier != settings.end()) {
+    if (earlier != settings.end() && std::ranges::find(repeated, setting->name) == repeated.end()) {
       return vhost::fail(Fault::operator_, where + setting->name + " is set in line " +
                                                std::to_string(earlier->line) +
                                                " already: remove one of the two");
@@ -114,7 +115,8 @@ Result<std::vector<Setting>> parse_config(std::string_view text, std::string_vie
   return settings;
 }
 
-Result<std::vector<Setting>> read_config(const std::string& path) {
+Result<std::vector<Setting>> read_config(const std::string& path,
+                                         const std::vector<std::string>& repeated) {
   const auto refuse = [&](int error) {
     return vhost::fail_errno(Fault::operator_, "--config: the file '" + path + "' cannot be read",
                              error);
@@ -127,7 +129,7 @@ Result<std::vector<Setting>> read_config(const std::string& path) {
     const ssize_t got = ::read(file.get(), piece.data(), piece.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return refuse(errno);
-    if (got == 0) return parse_config(text, path);
+    if (got == 0) return parse_config(text, path, repeated);
     text.append(piece.data(), static_cast<std::size_t>(got));
     if (text.size() > largest_file_bytes) return refuse(EFBIG);
   }

@@ -8,6 +8,8 @@
  *   cpus = 0,2-3
  *   read-only = true
  *
+ * A name is set once, but those of options that may be given several times.
+ *
  * That is a part of TOML (and of INI, but for bare words with spaces): tables, arrays and values
  * over several lines have no use here and are refused. We parse it ourselves because CLI11 2.1.2
  * cuts a quoted value at '#', skips lines that it does not understand, and cannot say which line is
@@ -32,12 +34,13 @@ struct Setting {
   bool operator==(const Setting&) const = default;
 };
 
-/// The settings in `text`, in order. Refuses a line that is none, and a name that is set twice;
-/// the sentence starts with `path` and the line's number.
-[[nodiscard]] vhost::Result<std::vector<Setting>> parse_config(std::string_view text,
-                                                               std::string_view path);
+/// The settings in `text`, in order. Refuses a line that is none, and a name that is set twice
+/// unless it is in `repeated`; the sentence starts with `path` and the line's number.
+[[nodiscard]] vhost::Result<std::vector<Setting>> parse_config(
+    std::string_view text, std::string_view path, const std::vector<std::string>& repeated = {});
 
 /// Reads and parses the file; at most 1 MiB.
-[[nodiscard]] vhost::Result<std::vector<Setting>> read_config(const std::string& path);
+[[nodiscard]] vhost::Result<std::vector<Setting>> read_config(
+    const std::string& path, const std::vector<std::string>& repeated = {});
 
 }  // namespace common

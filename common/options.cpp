@@ -38,6 +38,7 @@ struct Options::Impl {
     Setter set;
     CLI::Option* cli = nullptr;
     std::string ignored;  ///< CLI11 wants a variable; the value is taken from its results
+    bool repeated = false;
     bool given = false;
   };
   struct Text {
@@ -60,6 +61,7 @@ struct Options::Impl {
   Result<void> split(int argc, const char* const* argv);
   Result<void> apply(Option& option, const Typed& typed);
   Result<void> apply_command_line();
+  std::vector<std::string> repeated_names() const;
   Result<void> apply_file();
 };
 
@@ -92,6 +94,7 @@ void Options::add(Spec spec) {
   auto& option = impl_->options.emplace_back();
   option.flag = spec.flag;
   option.set = std::move(spec.set);
+  option.repeated = spec.repeated;
   const std::string help(spec.help);  // const: or CLI11 takes it for the flag's variable
   if (spec.meta.empty()) {
     option.cli = impl_->app.add_flag(option.flag, help);
@@ -133,6 +136,11 @@ void Options::duration(std::string_view flag, std::chrono::milliseconds& time,
 void Options::cpus(std::string_view flag, std::vector<unsigned>& cpus, std::string_view help) {
   add({flag, "LIST", help,
        [&cpus](std::string_view typed) { return store(cpus, parse_cpus(typed)); }});
+}
+
+void Options::repeated(std::string_view flag, Setter take, std::string_view meta,
+                       std::string_view help) {
+  add({flag, std::string(meta), help, std::move(take), true});
 }
 
 void Options::prints(std::string_view flag, std::string text, std::string_view help) {
@@ -207,16 +215,32 @@ Result<void> Options::Impl::apply_command_line() {
   for (auto& option : options) {
     const auto& values = option.cli->results();
     if (values.empty()) continue;
-    if (values.size() > 1) return refuse(option.flag + ": given more than once: give it once");
-    if (auto set = apply(option, {values.front(), option.flag}); !set) return set;
+    if (values.size() > 1 && !option.repeated) {
+      return refuse(option.flag + ": given more than once: give it once");
+    }
+    for (const auto& value : values) {
+      if (auto set = apply(option, {value, option.flag}); !set) return set;
+    }
   }
   return {};
 }
 
+std::vector<std::string> Options::Impl::repeated_names() const {
+  std::vector<std::string> names;
+  for (const auto& option : options) {
+    if (option.repeated) names.push_back(option.flag.substr(2));
+  }
+  return names;
+}
+
 Result<void> Options::Impl::apply_file() {
   if (config.empty()) return {};
-  auto settings = read_config(config);
+  auto settings = read_config(config, repeated_names());
   if (!settings) return std::unexpected(std::move(settings.error()));
+  std::vector<const Option*> flags;
+  for (const auto& option : options) {
+    if (option.given) flags.push_back(&option);
+  }
   for (const auto& setting : *settings) {
     const std::string where =
         config + ", line " + std::to_string(setting.line) + ": " + setting.name;
@@ -225,7 +249,7 @@ Result<void> Options::Impl::apply_file() {
       return refuse(where + ": there is no such setting: the names are those of the flags, see " +
                     program + " --help");
     }
-    if (option->given) continue;  // the flag wins
+    if (std::ranges::find(flags, option) != flags.end()) continue;  // the flag wins
     if (auto set = apply(*option, {setting.value, where}); !set) return set;
   }
   return {};

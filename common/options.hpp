@@ -96,6 +96,10 @@ class Options {
               std::string_view help) {
     choice(flag, value, std::span(words.begin(), words.size()), help);
   }
+  /// An option that may be given any number of times, in the file too: `take` is handed each value
+  /// in order, and refuses it with the end of a sentence. Flags win over all of the file's values.
+  void repeated(std::string_view flag, std::function<vhost::Result<void>(std::string_view)> take,
+                std::string_view meta, std::string_view help);
   /// A flag that prints `text` on stdout and ends the program, whatever else is given:
   /// --print-capabilities as QEMU wants it.
   void prints(std::string_view flag, std::string text, std::string_view help);
@@ -113,6 +117,7 @@ class Options {
     std::string meta;  ///< empty: takes no value
     std::string_view help;
     Setter set;
+    bool repeated = false;
   };
   struct Impl;
 

@@ -8,8 +8,6 @@
  * left to the inflight region if the storage takes too long. SIGHUP looks at the image's size
  * again.
  */
-#include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <optional>
@@ -22,11 +20,8 @@
 #include "backends/blk/serial.hpp"
 #include "backends/blk/settings.hpp"
 #include "backends/blk/stats_document.hpp"
+#include "common/daemon.hpp"
 #include "common/log.hpp"
-#include "common/options.hpp"
-#include "common/service.hpp"
-#include "common/signals.hpp"
-#include "common/stats_file.hpp"
 #include "libvhost/session/server.hpp"
 
 namespace blk {
@@ -68,26 +63,6 @@ Result<vhost::Endpoint> open_endpoint(const Settings& settings) {
   return endpoint;
 }
 
-/// Three descriptors a queue may be more than the usual soft limit.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-/// The library's lines, of which a front-end that comes and goes could cause any number.
-vhost::Log library_log() {
-  const auto limiter = std::make_shared<common::log::Limiter>(std::chrono::seconds(10), 50);
-  return [limiter](vhost::LogLevel level, std::string_view line) {
-    if (const auto kept_back = limiter->admit()) {
-      if (*kept_back != 0)
-        common::log::warning("{} lines like the next were not written", *kept_back);
-      common::log::write_library_line(level, line);
-    }
-  };
-}
-
 /// The running daemon: everything that lives as long as it serves.
 class Daemon {
  public:
@@ -97,52 +72,33 @@ class Daemon {
   [[nodiscard]] Result<void> run();
 
  private:
-  explicit Daemon(const Settings& settings, vhost::EventLoop loop)
-      : settings_(settings),
-        loop_(std::move(loop)),
-        stats_file_(settings.stats_file),
-        service_(common::Service::from_environment()) {}
+  explicit Daemon(const Settings& settings) : settings_(settings) {}
 
   [[nodiscard]] Result<void> make_device();
-  [[nodiscard]] Result<void> watch();
+  [[nodiscard]] Result<void> take_on_duties();
   void on_hangup();
-  void write_stats();
 
   Settings settings_;
-  vhost::EventLoop loop_;
-  vhost::UniqueFd end_signals_;
-  vhost::UniqueFd hangups_;
+  std::unique_ptr<common::ControlLoop> control_;
   std::shared_ptr<const Image> image_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<vhost::Server> server_;
-  common::StatsFile stats_file_;
-  vhost::UniqueFd stats_timer_;
-  common::Service service_;
-  vhost::UniqueFd keep_alive_timer_;
-  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
 };
 
 Result<std::unique_ptr<Daemon>> Daemon::start(const Settings& settings) {
-  auto loop = vhost::EventLoop::create();
-  if (!loop) return std::unexpected(loop.error());
-  std::unique_ptr<Daemon> daemon(new Daemon(settings, std::move(*loop)));
-
-  // Signals first: the workers inherit the mask.
-  auto ends = common::catch_end_signals();
-  if (!ends) return std::unexpected(ends.error());
-  daemon->end_signals_ = std::move(*ends);
-  auto hangups = common::catch_signals({SIGHUP});
-  if (!hangups) return std::unexpected(hangups.error());
-  daemon->hangups_ = std::move(*hangups);
+  std::unique_ptr<Daemon> daemon(new Daemon(settings));
+  auto control = common::ControlLoop::create();  // first: the workers inherit the signal mask
+  if (!control) return std::unexpected(control.error());
+  daemon->control_ = std::move(*control);
 
   if (auto made = daemon->make_device(); !made) return std::unexpected(made.error());
   auto endpoint = open_endpoint(settings);
   if (!endpoint) return std::unexpected(endpoint.error());
-  auto server =
-      vhost::Server::start(daemon->loop_, *daemon->device_, std::move(*endpoint), library_log());
+  auto server = vhost::Server::start(daemon->control_->loop(), *daemon->device_,
+                                     std::move(*endpoint), common::library_log());
   if (!server) return std::unexpected(server.error());
   daemon->server_ = std::move(*server);
-  if (auto watched = daemon->watch(); !watched) return std::unexpected(watched.error());
+  if (auto taken = daemon->take_on_duties(); !taken) return std::unexpected(taken.error());
   return daemon;
 }
 
@@ -163,40 +119,26 @@ Result<void> Daemon::make_device() {
   setup.workers = settings_.workers;
   setup.cpus = settings_.cpus;
   setup.ignores_flush = ignores_flush(settings_.cache);
-  setup.patience.end_signal = end_signals_.get();
+  setup.patience.end_signal = control_->end_signal();
   auto device = Device::create(std::move(setup));
   if (!device) return std::unexpected(device.error());
   device_ = std::move(*device);
   return {};
 }
 
-Result<void> Daemon::watch() {
-  if (auto watched = loop_.watch(end_signals_.get(), [this] { loop_.stop(); }); !watched) {
-    return watched;
-  }
-  if (auto watched = loop_.watch(hangups_.get(), [this] { on_hangup(); }); !watched) {
-    return watched;
-  }
-  if (!settings_.stats_file.empty()) {
-    auto timer = loop_.every(settings_.stats_interval, [this] { write_stats(); });
-    if (!timer) return std::unexpected(timer.error());
-    stats_timer_ = std::move(*timer);
-    write_stats();
-  }
-  if (const auto interval = service_.keep_alive_interval()) {
-    // A sign of life is only given if every worker shows one, too.
-    auto timer =
-        loop_.every(std::chrono::duration_cast<std::chrono::milliseconds>(*interval), [this] {
-          if (device_->alive()) service_.keep_alive();
-        });
-    if (!timer) return std::unexpected(timer.error());
-    keep_alive_timer_ = std::move(*timer);
-  }
-  return {};
+Result<void> Daemon::take_on_duties() {
+  common::ControlLoop::Duties duties;
+  duties.on_hangup = [this] { on_hangup(); };
+  duties.alive = [this] { return device_->alive(); };
+  duties.stats_file = settings_.stats_file;
+  duties.stats_interval = settings_.stats_interval;
+  duties.stats = [this](std::chrono::steady_clock::duration uptime) {
+    return stats_document(settings_, *device_, *server_, uptime);
+  };
+  return control_->take_on(std::move(duties));
 }
 
 void Daemon::on_hangup() {
-  (void)common::next_signal(hangups_);
   if (!image_) return;
   const auto size = image_->size_now();
   if (!size) {
@@ -208,18 +150,10 @@ void Daemon::on_hangup() {
   }
 }
 
-void Daemon::write_stats() {
-  (void)stats_file_.write_json(
-      stats_document(settings_, *device_, *server_, std::chrono::steady_clock::now() - began_));
-}
-
 Result<void> Daemon::run() {
   common::log::info("serving {} on {}", settings_.null_bytes ? "a null disk" : settings_.blk_file,
                     settings_.fd ? "an inherited socket" : settings_.socket_path);
-  service_.ready("serving");
-  auto ended = loop_.run();
-  service_.stopping();
-  if (!settings_.stats_file.empty()) write_stats();
+  auto ended = control_->run();
   server_.reset();
   if (device_->abandoned()) {
     common::log::warning("requests in flight are left to the next start");
@@ -231,26 +165,17 @@ Result<void> Daemon::run() {
 }
 
 int serve(int argc, const char* const* argv) {
+  constexpr std::string_view program = "vhost-user-blk";
   const auto settings = read_settings(argc, argv);
-  if (!settings) {
-    common::print_error("vhost-user-blk", settings.error());
-    return common::exit_operator_error;
-  }
+  if (!settings) return common::end_with(program, settings.error());
   if (!*settings) return EXIT_SUCCESS;
   common::log::set_up((*settings)->log_level);
-  raise_descriptor_limit();
+  common::raise_descriptor_limit();
 
   auto daemon = Daemon::start(**settings);
-  if (!daemon) {
-    common::print_error("vhost-user-blk", daemon.error());
-    return daemon.error().fault == vhost::Fault::operator_ ? common::exit_operator_error
-                                                           : EXIT_FAILURE;
-  }
-  if (const auto ended = (*daemon)->run(); !ended) {
-    common::print_error("vhost-user-blk", ended.error());
-    return EXIT_FAILURE;
-  }
-  return EXIT_SUCCESS;
+  if (!daemon) return common::end_with(program, daemon.error());
+  const auto ended = (*daemon)->run();
+  return ended ? EXIT_SUCCESS : common::end_with(program, ended.error());
 }
 
 }  // namespace

@@ -39,21 +39,6 @@ void Frame::pop_tag() {
   move_checksum(-vlan_tag_bytes);
 }
 
-void take_front(std::span<iovec>& pieces, std::span<std::byte> to) {
-  while (!to.empty()) {
-    iovec& piece = pieces.front();
-    const std::size_t bytes = std::min(piece.iov_len, to.size());
-    std::memcpy(to.data(), piece.iov_base, bytes);
-    to = to.subspan(bytes);
-    piece.iov_base = static_cast<std::byte*>(piece.iov_base) + bytes;
-    piece.iov_len -= bytes;
-    if (piece.iov_len == 0) pieces = pieces.subspan(1);
-  }
-  // What was read is not read again: the compiler must not go back to memory that a guest can
-  // write.
-  std::atomic_signal_fence(std::memory_order_acq_rel);
-}
-
 namespace {
 
 /// Writes one run of bytes after another to pieces of memory.

@@ -85,9 +85,40 @@ class Frame {
   alignas(16) std::array<std::byte, usual_begin + longest_head> bytes_;
 };
 
-/// Copies the first `to.size()` bytes out of `pieces` behind the first `skip`. The pieces must hold
-/// that many. Returns where the rest begins: `pieces` is changed to be just that.
-void take_front(std::span<iovec>& pieces, std::span<std::byte> to);
+/// Takes the first `bytes` off `pieces`, which must hold that many: calls move(place, bytes) for
+/// each run of them. The pieces are then what lies behind.
+template <class Move>
+void for_front(std::span<iovec>& pieces, std::size_t bytes, Move move) {
+  while (bytes > 0) {
+    iovec& piece = pieces.front();
+    const std::size_t run = piece.iov_len < bytes ? piece.iov_len : bytes;
+    move(static_cast<std::byte*>(piece.iov_base), run);
+    bytes -= run;
+    piece.iov_base = static_cast<std::byte*>(piece.iov_base) + run;
+    piece.iov_len -= run;
+    if (piece.iov_len == 0) pieces = pieces.subspan(1);
+  }
+}
+
+/// Copies the first bytes of `pieces` to `to`, and takes them off.
+inline void take_front(std::span<iovec>& pieces, std::span<std::byte> to) {
+  std::byte* next = to.data();
+  for_front(pieces, to.size(), [&](const std::byte* from, std::size_t bytes) {
+    std::memcpy(next, from, bytes);
+    next += bytes;
+  });
+  // What was read is not read again: the compiler must not go back to memory that a guest can write.
+  std::atomic_signal_fence(std::memory_order_acq_rel);
+}
+
+/// Copies `from` to the first bytes of `pieces`, and takes them off.
+inline void put_front(std::span<iovec>& pieces, std::span<const std::byte> from) {
+  const std::byte* next = from.data();
+  for_front(pieces, from.size(), [&](std::byte* to, std::size_t bytes) {
+    std::memcpy(to, next, bytes);
+    next += bytes;
+  });
+}
 
 /// Copies the whole frame to `to`, which has at least frame.length() bytes in all.
 void copy_frame(const Frame& frame, std::span<const iovec> to);

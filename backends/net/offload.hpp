@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -10,14 +11,20 @@
  *
  * check() runs once, where a frame enters. From then on a frame's offload is consistent: its
  * checksum field lies in the head, a segmentation request names TCP or UDP over the IP version that
- * the headers have, all headers lie in the head, and the segment size is not 0.
+ * the headers have, all headers lie in the head, the payload is longer than a segment, and no
+ * segment is longer than a plain frame may be.
  *
  * missing() runs at the sink, where the request is passed on, or carried out in software: the
- * checksum by complete_checksum(), segmentation by a Segmenter.
+ * checksum by complete_checksum(), segmentation by a Segmenter (segment.hpp). A frame that goes to
+ * several sinks stays what it is: a Segmenter changes nothing in it, and a checksum that was
+ * completed for one is right for all.
+ *
+ * The guest may rewrite the payload at any time. Then its checksum is wrong, and nothing else.
  */
 namespace net {
 
-/// What a sink's receiver takes undone.
+/// What a sink's receiver takes undone. A receiver that does not take `checksum` takes nothing:
+/// what is to be segmented has no checksum yet (VIRTIO 1.3, 5.1.6.4.1).
 struct Accepts {
   bool checksum = false;
   bool tso4 = false;
@@ -26,16 +33,52 @@ struct Accepts {
   bool ufo = false;
 };
 
+/// Who wrote a virtio-net header: the host's kernel (a TAP) may also say that a checksum is known
+/// to be good.
+enum class Sender : std::uint8_t { guest, host };
+
+/// A frame may ask to become this many segments, so that one frame of 64 KiB costs no more than
+/// some thousand plain ones: 64 bytes each.
+inline constexpr std::uint32_t most_segments = 1024;
+
+/// How much of a frame of `length` bytes its source copies to the head before check(): all headers,
+/// the checksum field. `header` may say anything.
+[[nodiscard]] inline std::size_t head_bytes_for(const VnetHeader& header, std::uint32_t length) {
+  std::size_t wanted = Frame::usual_head;
+  if (header.gso_type != gso::none) {
+    wanted = Frame::longest_head;
+  } else if ((header.flags & needs_csum) != 0) {
+    const std::size_t behind_field =
+        std::size_t{header.csum_start} + header.csum_offset + sizeof(std::uint16_t);
+    wanted = std::clamp(behind_field, Frame::usual_head, Frame::longest_head);
+  }
+  return std::min<std::size_t>(wanted, length);
+}
+
 /// Checks what the sender asks for against the frame itself and against what may be asked
-/// (`allowed`, as negotiated). Clears what has no meaning (unknown flags, hdr_len). `header` is as
-/// the sender wrote it; on success frame.offload is set. Nothing: all is well.
+/// (`allowed`, as negotiated). Clears what has no meaning (unknown flags, hdr_len, segmentation of
+/// what fits into one segment). `header` is as the sender wrote it; on success frame.offload is
+/// set. Nothing: all is well. The head is as long as head_bytes_for() says.
 [[nodiscard]] std::optional<Drop> check(Frame& frame, const VnetHeader& header,
-                                        const Accepts& allowed);
+                                        const Accepts& allowed, Sender sender = Sender::guest);
 
 enum class Missing : std::uint8_t { nothing, checksum, segmentation };
-[[nodiscard]] Missing missing(const Frame& frame, const Accepts& accepts);
 
-/// Sums the frame, writes the checksum into its head and clears the request.
+/// Of a frame that is not plain.
+[[nodiscard]] Missing missing_of(const VnetHeader& offload, const Accepts& accepts);
+[[nodiscard]] inline Missing missing(const Frame& frame, const Accepts& accepts) {
+  return frame.plain() ? Missing::nothing : missing_of(frame.offload, accepts);
+}
+
+/// What the checksum field must be, of a frame that asks for it.
+[[nodiscard]] std::uint16_t checksum_of(const Frame& frame);
+
+/// Sums the frame, writes the checksum into its head and clears the request. The frame asks for
+/// its checksum, and not for segmentation.
 void complete_checksum(Frame& frame);
+
+/// What goes in front of the frame to a receiver that lacks nothing of it (num_buffers follows).
+/// hdr_len is set where the frame is to be segmented, and 0 elsewhere.
+[[nodiscard]] VnetHeader header_for(const Frame& frame, const Accepts& accepts);
 
 }  // namespace net

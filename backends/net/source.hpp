@@ -42,6 +42,9 @@ class Source {
   /// wake_fd() was readable.
   virtual void woken() = 0;
 
+  /// How much of Burst::room take() may need.
+  [[nodiscard]] virtual std::size_t room_needed() const { return 0; }
+
   /// What the switch counts against the sender.
   [[nodiscard]] virtual Traffic& traffic() = 0;
   [[nodiscard]] virtual PortId port() const = 0;

@@ -1,17 +1,135 @@
 #pragma once
+#include <array>
+#include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
 
+#include "backends/net/capture.hpp"
+#include "backends/net/guard.hpp"
+#include "backends/net/mac_table.hpp"
 #include "backends/net/sink.hpp"
 #include "backends/net/source.hpp"
+#include "backends/net/storm.hpp"
+#include "backends/net/vlan.hpp"
 #include "libvhost/wire/error.hpp"
 
+/*
+ * Decides where frames go, and takes them there.
+ *
+ * Two kinds: a patch between two ports, which looks at nothing, and a switch, which learns where
+ * stations are. A frame for a station that is not known, and one for a group, goes to every other
+ * member of its VLAN. A frame for a station behind its sender's own port goes nowhere.
+ *
+ * What comes in through a port is captured, passes the port's guard and gets its VLAN; what goes
+ * out gets the tag form of its port, is captured and delivered: one call per sink and burst, in the
+ * order in which the frames came.
+ *
+ * Most bursts are a conversation of two stations, so for each port a worker remembers the last
+ * source and the last destination and what came of them, and looks into the table only when an
+ * address, the second or the table has changed.
+ *
+ * forward() and flush(): any worker, at the same time, each with its own number. The rest: the
+ * control thread.
+ */
 namespace net {
 
-/// Decides where frames go, and takes them there.
+/// One port or uplink. Its PortId is its place in the list that a switch is created with.
+struct PortSetup {
+  std::string name;
+  Sink* sink = nullptr;  ///< must outlive the switch
+  VlanPolicy vlan = VlanPolicy::transparent();
+  Guard guard;
+  std::unique_ptr<Capture> capture;  ///< null: none
+};
+
+struct SwitchOptions {
+  /// There are two ports, and whatever comes in through one goes out through the other. VLAN
+  /// policies are not looked at; guards and captures are.
+  bool patch = false;
+  unsigned workers = 1;
+  std::uint32_t ageing_s = 300;            ///< until a station that is not heard is forgotten
+  std::uint32_t stations_per_port = 1024;  ///< learned addresses
+  /// Flooded frames per second that a port may cause. 0: no limit. A frame counts once, and only if
+  /// it goes to more than one port.
+  std::uint32_t storm_limit = 0;
+};
+
 class Switch {
  public:
-  /// Delivers the frames of a burst that came in through `source`. Any worker, at the same time.
+  /// Needs EAL, but for a patch.
+  [[nodiscard]] static vhost::Result<std::unique_ptr<Switch>> create(std::vector<PortSetup> ports,
+                                                                     const SwitchOptions& options);
+
+  /// Delivers the frames of a burst that came in through `source`. What it drops it counts in
+  /// source.traffic().
   void forward(Source& source, std::span<Frame> frames, unsigned worker);
+  /// The end of a worker's turn: flushes the sinks that it has delivered to.
+  void flush(unsigned worker);
+
+  /// Forgets stations that were not heard for too long. About once a second.
+  void age(std::uint64_t now_ns);
+  /// Writes what the captures gathered. Several times a second. An error has ended one capture; it
+  /// is told once and names the file.
+  [[nodiscard]] vhost::Result<void> write_captures();
+  [[nodiscard]] bool captures() const;
+
+  /// The learned addresses, at most so many; none of a patch.
+  [[nodiscard]] std::vector<Station> stations(std::size_t most) const;
+  [[nodiscard]] std::uint32_t station_count(PortId port) const;
+  /// Times that an address of the port was not learned because its share is full.
+  [[nodiscard]] std::uint64_t not_learned(PortId port) const;
+  /// Frames that the port's capture had no room for.
+  [[nodiscard]] std::uint64_t capture_lost(PortId port) const;
+  [[nodiscard]] const std::string& name(PortId port) const;
+  [[nodiscard]] std::size_t port_count() const { return ports_.size(); }
+
+ private:
+  struct Port {
+    PortSetup setup;
+    StormLimit storm;
+    bool guarded;
+  };
+  /// What a worker remembers of the last frame that came in through a port.
+  struct Memo {
+    std::uint64_t version = 0;  // of the table; 0: nothing remembered
+    std::uint32_t second = 0;
+    StationKey source{};
+    StationKey destination{};
+    std::optional<PortId> to;  // nothing: to all
+  };
+  /// Frames of a burst for one sink.
+  struct Group {
+    std::array<Frame*, Burst::most> frames;
+    std::uint32_t count = 0;
+    bool unflushed = false;
+  };
+  struct alignas(64) Lane {
+    std::vector<Memo> memos;               // by PortId of the sender
+    std::vector<Group> groups;             // by PortId of the sink
+    std::vector<std::uint16_t> filled;     // groups that are not empty
+    std::vector<std::uint16_t> unflushed;  // sinks
+    std::array<VlanTag, Burst::most> tags;
+  };
+  struct Journey;
+
+  Switch(std::vector<PortSetup> ports, const SwitchOptions& options,
+         std::unique_ptr<MacTable> table);
+
+  void forward_some(Source& source, std::span<Frame> frames, unsigned worker);
+  void direct_all(Source& source, std::span<Frame> frames, unsigned worker);
+  void direct(Journey& journey, Frame& frame, VlanTag& tag);
+  void flood(Journey& journey, Frame& frame, const VlanTag& tag);
+  void look_up(Journey& journey, StationKey source, StationKey destination);
+  static void gather(Lane& lane, std::uint16_t port, Frame& frame);
+  void deliver(Lane& lane, std::span<Frame> frames, unsigned worker);
+
+  bool tags_change_ = false;  // not a patch, and some port has a VLAN policy
+  std::vector<std::unique_ptr<Port>> ports_;
+  std::unique_ptr<MacTable> table_;  // null: a patch
+  std::vector<Lane> lanes_;          // by worker
 };
 
 }  // namespace net

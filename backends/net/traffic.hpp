@@ -16,7 +16,7 @@ enum class Drop : std::uint8_t {
   // at the source
   too_short,         ///< shorter than an Ethernet header, or than the virtio-net header
   too_long,          ///< longer than 9216 bytes without, or 64 KiB with segmentation
-  bad_checksum,      ///< a checksum request that points outside the frame
+  bad_checksum,      ///< a checksum request outside the frame's head, or not negotiated
   bad_segmentation,  ///< a segmentation request that makes no sense or was not negotiated
   // in the switch
   spoofed,  ///< a source address that is not the port's

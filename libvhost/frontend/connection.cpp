@@ -37,6 +37,8 @@ constexpr std::array request_names{
     RequestName{Request::set_protocol_features, "SET_PROTOCOL_FEATURES"},
     RequestName{Request::get_queue_num, "GET_QUEUE_NUM"},
     RequestName{Request::set_vring_enable, "SET_VRING_ENABLE"},
+    RequestName{Request::send_rarp, "SEND_RARP"},
+    RequestName{Request::net_set_mtu, "NET_SET_MTU"},
     RequestName{Request::set_backend_req_fd, "SET_BACKEND_REQ_FD"},
     RequestName{Request::get_config, "GET_CONFIG"},
     RequestName{Request::set_config, "SET_CONFIG"},

@@ -68,7 +68,7 @@ Result<void> Device::negotiate_protocol() {
   });
 }
 
-Result<void> Device::make_queues(std::size_t count, QueueOptions options) {
+Result<void> Device::make_queues(std::size_t count, QueueOptions options, std::size_t rings_each) {
   if (running_) return fail(Fault::operator_, "the device is running");
   if (count == 0 || (with(protocol_feature::mq) && count > max_queues_)) {
     return fail(Fault::operator_, "the back-end has " + std::to_string(max_queues_) +
@@ -80,12 +80,12 @@ Result<void> Device::make_queues(std::size_t count, QueueOptions options) {
 
   queues_.clear();
   inflight_fd_ = UniqueFd();
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0; i < count * rings_each; ++i) {
     auto queue = Queue::create(memory_, options);
     if (!queue) return std::unexpected(queue.error());
     queues_.push_back(std::make_unique<Queue>(std::move(*queue)));
   }
-  bases_.assign(count, 0);
+  bases_.assign(queues_.size(), 0);
   return {};
 }
 

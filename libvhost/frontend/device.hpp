@@ -72,9 +72,11 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   [[nodiscard]] Result<void> negotiate(const Wishes& wishes);
-  /// Makes `count` rings. What was negotiated (EVENT_IDX, VERSION_1, INDIRECT_DESC) overrules
+  /// Makes the rings of `count` queues, as the back-end counts them: some kinds of device have
+  /// several rings in each. What was negotiated (EVENT_IDX, VERSION_1, INDIRECT_DESC) overrules
   /// the options where they ask for more.
-  [[nodiscard]] Result<void> make_queues(std::size_t count, QueueOptions options);
+  [[nodiscard]] Result<void> make_queues(std::size_t count, QueueOptions options,
+                                         std::size_t rings_each = 1);
   [[nodiscard]] Result<void> start();
   /// The device gives its rings back. What it finished is still to be polled.
   [[nodiscard]] Result<void> stop();
@@ -86,6 +88,7 @@ class Device {
   /// RESET_DEVICE, where it was negotiated: only while stopped.
   [[nodiscard]] Result<void> reset();
 
+  /// Rings, if the kind of device has several in each of its queues.
   [[nodiscard]] std::size_t queue_count() const { return queues_.size(); }
   [[nodiscard]] Queue& queue(std::size_t index) { return *queues_[index]; }
   /// Waits for used entries in one queue, and answers the back-end channel meanwhile.
@@ -109,7 +112,7 @@ class Device {
   [[nodiscard]] std::uint64_t offered_features() const { return offered_; }
   [[nodiscard]] std::uint64_t features() const { return features_; }
   [[nodiscard]] std::uint64_t protocol_features() const { return protocol_features_; }
-  /// What the back-end allows; 1 if it does not say.
+  /// What the back-end allows, in queues as it counts them; 1 if it does not say.
   [[nodiscard]] std::size_t max_queues() const { return max_queues_; }
   [[nodiscard]] bool running() const { return running_; }
   /// The back-end closed the connection.

@@ -69,6 +69,12 @@ class InflightSection {
     entries_[head].inflight = 1;
     std::atomic_signal_fence(std::memory_order_release);
   }
+  /// `head` was taken, but nothing was done for it: it is as if it had not been.
+  void put_back(std::uint16_t head) {
+    if (entries_ == nullptr) return;
+    entries_[head].inflight = 0;
+    std::atomic_signal_fence(std::memory_order_release);
+  }
   /// `head` is about to be given back. Call before the used ring's index shows it.
   void give_back(std::uint16_t head) {
     if (entries_ == nullptr) return;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 
 #include "libvhost/ring/barrier.hpp"
 
@@ -144,7 +145,10 @@ Pop SplitRing::pop(Chain& chain) {
   if (broken_) return Pop::broken;
   if (!owed_.empty()) {
     const Pop pop = read(owed_.back(), chain);
-    if (pop == Pop::ready) owed_.pop_back();
+    if (pop == Pop::ready) {
+      head_in_flight_[owed_.back()] = Origin::owed;
+      owed_.pop_back();
+    }
     return pop;
   }
   if (next_avail_ == seen_avail_) {
@@ -155,7 +159,7 @@ Pop SplitRing::pop(Chain& chain) {
   }
   const std::size_t slot = next_avail_ & (layout_.size - 1u);
   const std::uint16_t head = load_relaxed(available_ + SplitLayout::entries_at + slot * 2);
-  if (head >= layout_.size || head_in_flight_[head] != 0) return broken();
+  if (head >= layout_.size || head_in_flight_[head] != Origin::not_in_flight) return broken();
 
   const Pop pop = read(head, chain);
   if (pop != Pop::ready) return pop;
@@ -165,19 +169,50 @@ Pop SplitRing::pop(Chain& chain) {
 }
 
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
-  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
-  const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
-  switch (read_chain(source, *memory_, hint_, limit, chain)) {
-    case ReadChain::ready: break;
-    case ReadChain::corrupt: return broken();
-    case ReadChain::no_room:
-      // Buffers that cross more boundaries than there are lie on top of each other.
-      return chain.room() < longest_chain() ? Pop::no_room : broken();
+  if (!read_single(head, chain)) {
+    const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
+    const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
+    switch (read_chain(source, *memory_, hint_, limit, chain)) {
+      case ReadChain::ready: break;
+      case ReadChain::corrupt: return broken();
+      case ReadChain::no_room:
+        // Buffers that cross more boundaries than there are lie on top of each other.
+        return chain.room() < longest_chain() ? Pop::no_room : broken();
+    }
   }
   chain.head = head;
-  head_in_flight_[head] = 1;
+  head_in_flight_[head] = Origin::available;
   ++in_flight_;
   return Pop::ready;
+}
+
+/// Most chains of a network device are one buffer in one region. False: this one is not, or is
+/// wrong; nothing that was seen of it counts.
+bool SplitRing::read_single(std::uint16_t head, Chain& chain) {
+  const auto desc = read_once<SplitDesc>(descriptors_.data() + head * sizeof(SplitDesc));
+  if ((desc.flags & (desc_next | desc_indirect)) != 0) return false;
+  const auto piece = memory_->prefix(GuestAddress{desc.addr}, desc.length, hint_);
+  if (piece.size() != desc.length || piece.empty()) return false;
+  chain.clear();
+  return chain.append(piece, (desc.flags & desc_write) != 0) == Chain::Append::ok;
+}
+
+bool SplitRing::has_available() const {
+  return broken_ || !owed_.empty() || seen_avail_ != next_avail_ ||
+         available_index() != next_avail_;
+}
+
+void SplitRing::unpop(std::uint16_t head) {
+  assert(head < layout_.size && head_in_flight_[head] != Origin::not_in_flight);
+  if (head_in_flight_[head] == Origin::owed) {
+    owed_.push_back(head);  // still marked as in flight; there was room for it before
+  } else {
+    // The next pop reads the index again, and checks it against where we now are.
+    seen_avail_ = --next_avail_;
+    inflight_.put_back(head);
+  }
+  head_in_flight_[head] = Origin::not_in_flight;
+  --in_flight_;
 }
 
 void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes) {
@@ -185,7 +220,7 @@ void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes) {
   const std::size_t slot = next_used_ & (layout_.size - 1u);
   std::memcpy(used_ + SplitLayout::entries_at + slot * sizeof elem, &elem, sizeof elem);
   ++next_used_;
-  head_in_flight_[head] = 0;
+  head_in_flight_[head] = Origin::not_in_flight;
   --in_flight_;
   inflight_.give_back(head);
 }

@@ -24,6 +24,9 @@
  * available index once more. An entry that was added before the request was visible is seen by
  * that look; one that is added after it causes the kick.
  *
+ * unpop() steps back by one entry. The chain's head is the caller's, not the available ring's,
+ * which the driver may have rewritten; what is there is checked anew by the next pop().
+ *
  * A crash loses no request where there is an inflight section: a head is marked before pop()
  * returns it and unmarked after publish() has shown it. What a predecessor still owed comes out
  * of pop() first.
@@ -65,6 +68,10 @@ class SplitRing {
                                                 InflightSection inflight = {});
 
   [[nodiscard]] Pop pop(Chain& chain);
+  /// Looks at the available index only where no chain is known to be there.
+  [[nodiscard]] bool has_available() const;
+  /// `head` as pop() gave it: the driver may have written another in its place since.
+  void unpop(std::uint16_t head);
   void push(std::uint16_t head, std::uint32_t written_bytes);
   [[nodiscard]] Notify publish();
   [[nodiscard]] bool arm_kick();
@@ -83,9 +90,13 @@ class SplitRing {
   }
 
  private:
+  /// Where a chain in flight was popped from: unpop() gives it back there.
+  enum class Origin : std::uint8_t { not_in_flight, available, owed };
+
   SplitRing(const RingSetup& setup, InflightSection inflight);
   [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
+  [[nodiscard]] bool read_single(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop broken();
   void leave_memory();
 
@@ -107,8 +118,8 @@ class SplitRing {
   MemoryMap::Hint hint_;
 
   std::uint32_t in_flight_ = 0;
-  std::vector<std::uint8_t> head_in_flight_;  // by head: 1 from pop to push
-  std::vector<std::uint16_t> owed_;  // by a predecessor, newest first: served from the back
+  std::vector<Origin> head_in_flight_;  // by head: where it came from, from pop to push
+  std::vector<std::uint16_t> owed_;     // by a predecessor, newest first: served from the back
   InflightSection inflight_;
 };
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -6,6 +7,7 @@
 #include "libvhost/ring/ring.hpp"
 #include "libvhost/session/event_fd.hpp"
 #include "libvhost/wire/error.hpp"
+#include "libvhost/wire/protocol.hpp"
 
 namespace vhost {
 
@@ -32,7 +34,19 @@ class Device {
 
   /// The device's own feature bits (VIRTIO 5); the session adds those of the transport.
   [[nodiscard]] virtual std::uint64_t features() const = 0;
+  /// How many rings there are.
   [[nodiscard]] virtual std::uint16_t max_queues() const = 0;
+
+  /// What GET_QUEUE_NUM answers, where a front-end would count anything but rings (QEMU asks a
+  /// network device for pairs of them).
+  [[nodiscard]] virtual std::uint16_t queues_offered() const { return max_queues(); }
+
+  /// The protocol features of this kind of device, beside those that the session serves for all:
+  /// any of DeviceState::device_protocol_features. Where one is missing, its messages are refused.
+  [[nodiscard]] virtual std::uint64_t protocol_features() const {
+    return bit(protocol_feature::config) | bit(protocol_feature::backend_req) |
+           bit(protocol_feature::inflight_shmfd);
+  }
 
   /// What the driver accepted. Not while a ring runs. 0: the device was reset.
   virtual void set_features(std::uint64_t accepted) = 0;
@@ -42,6 +56,14 @@ class Device {
   /// A driver's write to it. Refuses, and changes nothing, where the driver may not write.
   [[nodiscard]] virtual Result<void> write_config(std::uint32_t offset_bytes,
                                                   std::span<const std::byte> bytes) = 0;
+
+  /// NET_SET_MTU, where protocol_feature::mtu is offered; also while rings run. The largest packet
+  /// that the driver is told to send and to expect. Refuses one that the device cannot have.
+  [[nodiscard]] virtual Result<void> set_mtu(std::uint64_t bytes);
+  /// SEND_RARP, where protocol_feature::rarp is offered; also while rings run. The guest came here
+  /// by migration and does not tell its network itself: announce its address there. Front-ends do
+  /// not wait for an answer, so a refusal ends the connection.
+  [[nodiscard]] virtual Result<void> announce(std::array<std::byte, 6> mac);
 
   /// A place that outlives this process, if it dies, and comes to its successor. A device without
   /// such memories ignores it.
@@ -61,5 +83,13 @@ class Device {
   /// that was in flight has ended: a region of the old map is about to be unmapped.
   virtual void move_to(std::shared_ptr<const MemoryMap> memory, Drain drain) = 0;
 };
+
+inline Result<void> Device::set_mtu(std::uint64_t) {
+  return fail(Fault::unsupported, "this device has no MTU");
+}
+
+inline Result<void> Device::announce(std::array<std::byte, 6>) {
+  return fail(Fault::unsupported, "this device has no address to announce");
+}
 
 }  // namespace vhost

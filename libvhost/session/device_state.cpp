@@ -62,9 +62,9 @@ Result<void> DeviceState::set_features(std::uint64_t features) {
 }
 
 Result<void> DeviceState::set_protocol_features(std::uint64_t features) {
-  if ((features & ~protocol_features) != 0) {
+  if ((features & ~protocol_offered_) != 0) {
     return refuse("the front-end accepts protocol features that were not offered: " +
-                  hex(features & ~protocol_features));
+                  hex(features & ~protocol_offered_));
   }
   protocol_accepted_ = features;
   return {};

@@ -51,20 +51,29 @@ class DeviceState {
   static constexpr std::uint64_t transport_features =
       bit(feature::any_layout) | bit(feature::indirect_desc) | bit(feature::event_idx) |
       bit(feature::protocol_features) | bit(feature::version_1);
-  static constexpr std::uint64_t protocol_features =
+  /// The protocol features that every device has.
+  static constexpr std::uint64_t session_protocol_features =
       bit(protocol_feature::mq) | bit(protocol_feature::reply_ack) |
+      bit(protocol_feature::reset_device) | bit(protocol_feature::configure_mem_slots) |
+      bit(protocol_feature::status);
+  /// Those that a device may add. What else it names is not offered: nobody would serve it.
+  static constexpr std::uint64_t device_protocol_features =
+      bit(protocol_feature::rarp) | bit(protocol_feature::mtu) |
       bit(protocol_feature::backend_req) | bit(protocol_feature::config) |
-      bit(protocol_feature::inflight_shmfd) | bit(protocol_feature::reset_device) |
-      bit(protocol_feature::configure_mem_slots) | bit(protocol_feature::status);
+      bit(protocol_feature::inflight_shmfd);
 
-  DeviceState(std::uint64_t device_features, std::uint16_t max_queues)
-      : offered_(device_features | transport_features), rings_(max_queues) {}
+  DeviceState(std::uint64_t features, std::uint64_t protocol_features, std::uint16_t max_queues)
+      : offered_(features | transport_features),
+        protocol_offered_(session_protocol_features |
+                          (protocol_features & device_protocol_features)),
+        rings_(max_queues) {}
 
   /// Whether a message has the form its rule wants and may come now.
   [[nodiscard]] Result<void> admit(const RequestRule& rule, const Message& message) const;
 
   [[nodiscard]] std::uint64_t offered() const { return offered_; }
   [[nodiscard]] std::uint64_t accepted() const { return accepted_; }
+  [[nodiscard]] std::uint64_t protocol_offered() const { return protocol_offered_; }
   [[nodiscard]] std::uint64_t protocol_accepted() const { return protocol_accepted_; }
   [[nodiscard]] bool protocol_has(unsigned number) const { return has(protocol_accepted_, number); }
   [[nodiscard]] std::vector<VringConfig>& rings() { return rings_; }
@@ -105,6 +114,7 @@ class DeviceState {
   [[nodiscard]] Result<VringConfig*> stopped_ring(std::uint32_t index, const char* what);
 
   std::uint64_t offered_;
+  std::uint64_t protocol_offered_;
   std::uint64_t accepted_ = 0;
   std::uint64_t protocol_accepted_ = 0;
   std::uint8_t status_ = 0;

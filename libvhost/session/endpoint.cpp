@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <optional>
 
@@ -62,7 +63,7 @@ std::optional<int> socket_option(int fd, int option) {
 
 }  // namespace
 
-Result<Endpoint> Endpoint::listen(const std::string& path) {
+Result<Endpoint> Endpoint::listen(const std::string& path, const FileAccess& access) {
   const auto address = address_of(path);
   if (!address) return std::unexpected(address.error());
   if (const auto cleared = clear_stale(path, *address); !cleared) {
@@ -76,11 +77,29 @@ Result<Endpoint> Endpoint::listen(const std::string& path) {
   }
   Endpoint endpoint(Meeting::listening, std::move(*fd), path);
   endpoint.file_ = UniqueFd(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (const auto given = endpoint.give(access); !given) return std::unexpected(given.error());
   // One connection is served at a time; a second one is taken and closed at once.
   if (::listen(endpoint.fd(), 8) != 0) {
     return fail_errno(Fault::host, "cannot listen on " + path);
   }
   return endpoint;
+}
+
+/// Through the descriptor: whoever may write in the folder could lay another file in its place.
+Result<void> Endpoint::give(const FileAccess& access) const {
+  const uid_t owner = access.owner.value_or(static_cast<uid_t>(-1));
+  const gid_t group = access.group.value_or(static_cast<gid_t>(-1));
+  if ((access.owner || access.group) &&
+      ::fchownat(file_.get(), "", owner, group, AT_EMPTY_PATH) != 0) {
+    return fail_errno(Fault::operator_,
+                      "cannot give the socket " + path_ +
+                          " to that owner or group; run as a user who may, or leave it out");
+  }
+  const std::string link = "/proc/self/fd/" + std::to_string(file_.get());
+  if (access.mode && ::chmod(link.c_str(), *access.mode) != 0) {
+    return fail_errno(Fault::operator_, "cannot set the mode of the socket " + path_);
+  }
+  return {};
 }
 
 Result<Endpoint> Endpoint::connect(const std::string& path) {

@@ -1,4 +1,7 @@
 #pragma once
+#include <sys/types.h>
+
+#include <optional>
 #include <string>
 
 #include "libvhost/wire/error.hpp"
@@ -13,6 +16,13 @@ enum class Meeting : unsigned char {
   connecting  ///< we connect to it (QEMU's `server=on`), again whenever it is gone
 };
 
+/// Who may connect to a socket file; what is not set is as the umask and the process have it.
+struct FileAccess {
+  std::optional<uid_t> owner;
+  std::optional<gid_t> group;
+  std::optional<mode_t> mode;
+};
+
 /// A Unix stream socket on which front-ends are met.
 ///
 /// A socket file that is in the way is replaced if nobody listens on it any more, and kept if
@@ -20,7 +30,9 @@ enum class Meeting : unsigned char {
 class Endpoint {
  public:
   /// Errors are the operator's, and name the path and the cure.
-  [[nodiscard]] static Result<Endpoint> listen(const std::string& path);
+  /// The file has its access before anybody can connect.
+  [[nodiscard]] static Result<Endpoint> listen(const std::string& path,
+                                               const FileAccess& access = {});
   [[nodiscard]] static Result<Endpoint> connect(const std::string& path);
   /// An inherited descriptor: listening or connected, whichever it is.
   [[nodiscard]] static Result<Endpoint> adopt(UniqueFd fd);
@@ -39,6 +51,7 @@ class Endpoint {
  private:
   Endpoint(Meeting meeting, UniqueFd fd, std::string path)
       : meeting_(meeting), fd_(std::move(fd)), path_(std::move(path)) {}
+  [[nodiscard]] Result<void> give(const FileAccess& access) const;
 
   Meeting meeting_;
   UniqueFd fd_;

@@ -16,8 +16,16 @@ Result<EventLoop> EventLoop::create() {
 }
 
 Result<void> EventLoop::watch(int fd, Callback callback) {
+  return add(fd, EPOLLIN | EPOLLRDHUP, std::move(callback));
+}
+
+Result<void> EventLoop::watch_writes(int fd, Callback callback) {
+  return add(fd, EPOLLIN | EPOLLET, std::move(callback));
+}
+
+Result<void> EventLoop::add(int fd, std::uint32_t events, Callback callback) {
   epoll_event event{};
-  event.events = EPOLLIN | EPOLLRDHUP;
+  event.events = events;
   event.data.fd = fd;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
     return fail_errno(Fault::host, "cannot watch a descriptor");

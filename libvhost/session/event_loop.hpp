@@ -1,5 +1,6 @@
 #pragma once
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <unordered_map>
@@ -22,6 +23,8 @@ class EventLoop {
   /// Calls back whenever `fd` is readable or closed by its peer. `fd` stays the caller's, who
   /// forgets it before closing it.
   [[nodiscard]] Result<void> watch(int fd, Callback callback);
+  /// Calls back each time that something is written to the eventfd `fd`, which nobody reads.
+  [[nodiscard]] Result<void> watch_writes(int fd, Callback callback);
   void forget(int fd);
 
   /// A timer that calls back every `period` until its descriptor is forgotten and closed.
@@ -32,6 +35,7 @@ class EventLoop {
   void stop() { running_ = false; }
 
  private:
+  [[nodiscard]] Result<void> add(int fd, std::uint32_t events, Callback callback);
   explicit EventLoop(UniqueFd epoll) : epoll_(std::move(epoll)) {}
 
   UniqueFd epoll_;

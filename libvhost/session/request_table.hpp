@@ -60,6 +60,8 @@ inline constexpr std::array request_table{
   RequestRule{Request::set_protocol_features,  "SET_PROTOCOL_FEATURES",  8, 8,                    0, 0, false, Gate::protocol_features_offered,            WhileRunning::no},
   RequestRule{Request::get_queue_num,          "GET_QUEUE_NUM",          0, 0,                    0, 0, true,  needs(protocol_feature::mq),                WhileRunning::yes},
   RequestRule{Request::set_vring_enable,       "SET_VRING_ENABLE",       8, 8,                    0, 0, false, Gate::protocol_features_accepted,           WhileRunning::yes},
+  RequestRule{Request::send_rarp,              "SEND_RARP",              8, 8,                    0, 0, false, needs(protocol_feature::rarp),              WhileRunning::yes},
+  RequestRule{Request::net_set_mtu,            "NET_SET_MTU",            8, 8,                    0, 0, false, needs(protocol_feature::mtu),               WhileRunning::yes},
   RequestRule{Request::set_backend_req_fd,     "SET_BACKEND_REQ_FD",     0, 0,                    1, 1, false, needs(protocol_feature::backend_req),       WhileRunning::yes},
   RequestRule{Request::get_config,             "GET_CONFIG",             12, largest_config,      0, 0, true,  needs(protocol_feature::config),            WhileRunning::yes},
   RequestRule{Request::set_config,             "SET_CONFIG",             13, largest_config,      0, 0, false, needs(protocol_feature::config),            WhileRunning::yes},

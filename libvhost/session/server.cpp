@@ -1,7 +1,7 @@
 #include "libvhost/session/server.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
-#include <unistd.h>
 
 #include "libvhost/memory/fault_guard.hpp"
 
@@ -24,9 +24,10 @@ Result<std::unique_ptr<Server>> Server::start(EventLoop& loop, Device& device, E
 
 Result<void> Server::begin() {
   if (auto installed = fault_guard::install(); !installed) return installed;
-  auto watched = loop_.watch(fault_guard::event_fd(), [this] {
-    std::uint64_t count = 0;
-    (void)!::read(fault_guard::event_fd(), &count, sizeof count);
+  // A descriptor of its own, and nobody reads it: all servers on the loop are to be told.
+  faults_ = UniqueFd(::fcntl(fault_guard::event_fd(), F_DUPFD_CLOEXEC, 0));
+  if (!faults_) return fail_errno(Fault::host, "cannot duplicate a descriptor");
+  auto watched = loop_.watch_writes(faults_.get(), [this] {
     if (!session_ || session_->memory_is_whole()) return;
     log_(LogLevel::error,
          "the front-end truncated a file that it shares; the connection is closed");
@@ -61,7 +62,7 @@ Server::~Server() {
     loop_.forget(session_->socket());
     session_.reset();
   }
-  loop_.forget(fault_guard::event_fd());
+  loop_.forget(faults_.get());
   loop_.forget(endpoint_.fd());
   stop_retrying();
 }

@@ -10,7 +10,7 @@
 namespace vhost {
 
 /// Serves one device to one front-end after another, on an event loop that it shares with
-/// whatever else the process waits for.
+/// whatever else the process waits for: other servers, too.
 ///
 /// One connection at a time: a second one is closed at once, because a front-end that waits in
 /// the backlog may hang with its whole guest. When a connection ends, all rings are stopped before
@@ -53,6 +53,7 @@ class Server {
   Device& device_;
   Endpoint endpoint_;
   Log log_;
+  UniqueFd faults_;
   UniqueFd retry_timer_;
   std::unique_ptr<Session> session_;
   std::uint64_t connections_ = 0;

@@ -15,7 +15,7 @@ Session::Session(UniqueFd socket, Device& device, Log log)
     : socket_(std::move(socket)),
       device_(device),
       log_(std::move(log)),
-      state_(device.features(), device.max_queues()) {}
+      state_(device.features(), device.protocol_features(), device.max_queues()) {}
 
 Session::~Session() {
   if (const auto stopped = stop_all(); !stopped) log_(LogLevel::warning, stopped.error().what);
@@ -102,8 +102,8 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
   };
   switch (rule.request) {
     case Request::get_features: return Reply::of(state_.offered());
-    case Request::get_protocol_features: return Reply::of(DeviceState::protocol_features);
-    case Request::get_queue_num: return Reply::of(std::uint64_t{device_.max_queues()});
+    case Request::get_protocol_features: return Reply::of(state_.protocol_offered());
+    case Request::get_queue_num: return Reply::of(std::uint64_t{device_.queues_offered()});
     case Request::get_max_mem_slots: return Reply::of(std::uint64_t{MemoryMap::max_regions});
     case Request::get_status: return Reply::of(std::uint64_t{state_.status()});
     case Request::set_owner: return std::nullopt;
@@ -119,6 +119,9 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::set_backend_req_fd:
       backend_channel_ = std::move(message.fds.front());
       return std::nullopt;
+    case Request::net_set_mtu: return done(device_.set_mtu(payload_as<std::uint64_t>(message)));
+    case Request::send_rarp:  // a u64 on the wire, whose first six bytes are the address
+      return done(device_.announce(read_once<std::array<std::byte, 6>>(message.payload.data())));
     case Request::get_config: return get_config(message);
     case Request::set_config: return set_config(message);
     case Request::get_inflight_fd: return get_inflight(payload_as<InflightDescription>(message));

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <map>
 #include <vector>
 
@@ -13,9 +14,12 @@ class FakeDevice : public Device {
   static constexpr unsigned a_feature = 5;
   static constexpr std::uint32_t writable_offset = 32;  // one byte of the configuration space
   static constexpr std::uint32_t config_bytes = 60;
+  static constexpr std::uint64_t largest_mtu = 9000;
 
   [[nodiscard]] std::uint64_t features() const override { return bit(a_feature); }
   [[nodiscard]] std::uint16_t max_queues() const override { return queues; }
+  [[nodiscard]] std::uint16_t queues_offered() const override { return offered; }
+  [[nodiscard]] std::uint64_t protocol_features() const override { return protocol; }
   void set_features(std::uint64_t features) override {
     accepted = features;
     ++feature_changes;
@@ -32,6 +36,16 @@ class FakeDevice : public Device {
                                           std::span<const std::byte> bytes) override {
     if (offset != writable_offset || bytes.size() != 1) return fail(Fault::front_end, "read-only");
     written = bytes[0];
+    return {};
+  }
+
+  [[nodiscard]] Result<void> set_mtu(std::uint64_t bytes) override {
+    if (bytes > largest_mtu) return fail(Fault::front_end, "too large");
+    mtu = bytes;
+    return {};
+  }
+  [[nodiscard]] Result<void> announce(std::array<std::byte, 6> mac) override {
+    announced.push_back(mac);
     return {};
   }
 
@@ -59,6 +73,10 @@ class FakeDevice : public Device {
     return std::get<SplitRing>(running.at(index).ring);
   }
 
+  std::uint64_t protocol = UINT64_MAX;  ///< whatever the session lets it have
+  std::uint16_t offered = queues;
+  std::uint64_t mtu = 0;
+  std::vector<std::array<std::byte, 6>> announced;
   std::uint64_t accepted = 0;
   int feature_changes = 0;
   int call_changes = 0;

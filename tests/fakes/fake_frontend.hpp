@@ -27,6 +27,9 @@ class FakeFrontend {
       bit(feature::version_1) | bit(feature::protocol_features) | bit(feature::event_idx) |
       bit(feature::indirect_desc);
 
+  static constexpr std::uint64_t usual_protocol_features =
+      DeviceState::session_protocol_features | DeviceState::device_protocol_features;
+
   explicit FakeFrontend(Device& device) {
     std::array<int, 2> pair{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.data()) != 0) {
@@ -82,7 +85,7 @@ class FakeFrontend {
   // ------------------------------------------------------------ the usual ones
 
   void negotiate(std::uint64_t features = usual_features,
-                 std::uint64_t protocol = DeviceState::protocol_features) {
+                 std::uint64_t protocol = usual_protocol_features) {
     (void)send(static_cast<std::uint32_t>(Request::set_protocol_features), bytes_of(protocol));
     (void)send(static_cast<std::uint32_t>(Request::set_features), bytes_of(features));
   }

@@ -60,11 +60,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     } else if (answer == Pop::broken || input.empty()) {
       break;
     }
+    if (answer == Pop::ready && ring->in_flight() != heads.size()) __builtin_trap();
     if (turn % 3 == 2 && !heads.empty()) {
       ring->push(heads.back(), 1);
       heads.pop_back();
       (void)ring->publish();
       (void)ring->arm_kick();
+    } else if (turn % 5 == 4 && !heads.empty() && answer == Pop::ready) {
+      ring->unpop(heads.back());
+      heads.pop_back();
     }
     rewrite(memory.at(fakes::GuestMemory::low), 64);
   }

@@ -52,6 +52,22 @@ std::optional<std::uint64_t> cpu_time_ns(std::uint64_t pid) {
   return from_stat(folder);
 }
 
+void CpuMeter::begin() {
+  use_.generator_seconds = -static_cast<double>(own_cpu_time_ns()) / 1e9;
+  if (target_pid_ == 0) return;
+  if (const auto used = cpu_time_ns(target_pid_)) {
+    use_.target_seconds = -static_cast<double>(*used) / 1e9;
+  }
+}
+
+void CpuMeter::end() {
+  use_.generator_seconds += static_cast<double>(own_cpu_time_ns()) / 1e9;
+  if (!use_.target_seconds) return;
+  const auto used = cpu_time_ns(target_pid_);
+  if (!used) use_.target_seconds.reset();
+  if (used) *use_.target_seconds += static_cast<double>(*used) / 1e9;
+}
+
 double round_trip_ns(unsigned one_cpu, unsigned other_cpu) {
   constexpr unsigned rounds = 200'000;
   struct alignas(128) Line {

@@ -1,5 +1,6 @@
 /*
- * vhost-bench: load on any vhost-user-blk back-end, without a VM.
+ * vhost-bench: load on any vhost-user back-end, without a VM. "vhost-bench net ..." is for network
+ * back-ends, see net_command.hpp; everything else, as follows, for block back-ends.
  *
  * main() reads the options into a Plan, attaches a block driver, gives each queue a Lane, lets the
  * Generator run them, and prints. Exit status: 0 if every request came back well; 1 if one failed,
@@ -17,6 +18,7 @@
 #include "libvhost/frontend/blk_driver.hpp"
 #include "tools/vhost_bench/cpu_time.hpp"
 #include "tools/vhost_bench/loopback.hpp"
+#include "tools/vhost_bench/net_command.hpp"
 #include "tools/vhost_bench/report.hpp"
 
 namespace {
@@ -106,22 +108,10 @@ QueueOptions queue_options(const Plan& plan) {
   return {.ring = {.size = ring_size(plan), .event_idx = !plan.no_event_idx, .indirect = indirect}};
 }
 
-RunHooks make_hooks(const Plan& plan, CpuUse& cpu, Device* device) {
+RunHooks make_hooks(CpuMeter& cpu, Device* device) {
   RunHooks hooks;
-  hooks.begin = [&plan, &cpu] {
-    cpu.generator_seconds = -static_cast<double>(own_cpu_time_ns()) / 1e9;
-    if (plan.target_pid == 0) return;
-    if (const auto used = cpu_time_ns(plan.target_pid)) {
-      cpu.target_seconds = -static_cast<double>(*used) / 1e9;
-    }
-  };
-  hooks.end = [&plan, &cpu] {
-    cpu.generator_seconds += static_cast<double>(own_cpu_time_ns()) / 1e9;
-    if (!cpu.target_seconds) return;
-    const auto used = cpu_time_ns(plan.target_pid);
-    if (!used) cpu.target_seconds.reset();
-    if (used) *cpu.target_seconds += static_cast<double>(*used) / 1e9;
-  };
+  hooks.begin = [&cpu] { cpu.begin(); };
+  hooks.end = [&cpu] { cpu.end(); };
   hooks.interrupted = [device, looks = 0u]() mutable {
     return interrupted != 0 || (++looks % 1024 == 0 && device != nullptr && device->lost());
   };
@@ -150,14 +140,15 @@ vhost::Result<int> measure(const Plan& plan, std::span<BlkQueue> queues, SharedM
     if (!lane) return std::unexpected(lane.error());
     lanes.push_back(std::move(*lane));
   }
-  CpuUse cpu;
-  RunHooks hooks = make_hooks(plan, cpu, device);
+  CpuMeter cpu(plan.target_pid);
+  RunHooks hooks = make_hooks(cpu, device);
   const bool shows_progress = static_cast<bool>(hooks.progress);
   hooks.device = std::move(serve);
   const RunResult result = Generator(plan, std::move(lanes), std::move(hooks)).run();
   if (shows_progress) std::fputs("\r\033[K", stderr);
 
-  const std::string text = plan.json ? as_json(plan, result, cpu) : as_text(plan, result, cpu);
+  const std::string text =
+      plan.json ? as_json(plan, result, cpu.use()) : as_text(plan, result, cpu.use());
   std::fputs(text.c_str(), stdout);
   if (plan.calibrate) return 0;  // that device reads no request and sets no status
   if (result.broken) {
@@ -215,8 +206,10 @@ vhost::Result<int> drive(const Plan& plan) {
 
 vhost::Result<int> run(int argc, const char* const* argv) {
   Plan plan;
-  common::Options options{std::string(program), VHOST_VERSION,
-                          "Load on a vhost-user-blk back-end, without a VM."};
+  common::Options options{
+      std::string(program), VHOST_VERSION,
+      "Load on a vhost-user-blk back-end, without a VM. 'vhost-bench net --help' "
+      "tells of load on a vhost-user-net back-end."};
   declare(options, plan);
   auto next = options.parse(argc, argv);
   if (!next) return std::unexpected(next.error());
@@ -227,16 +220,19 @@ vhost::Result<int> run(int argc, const char* const* argv) {
       return vhost::fail(done.error().fault, "--cpus: " + done.error().what);
     }
   }
-  std::signal(SIGINT, [](int) { interrupted = 1; });
-  std::signal(SIGTERM, [](int) { interrupted = 1; });
   return plan.calibrate ? calibrate(plan) : drive(plan);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto status = run(argc, argv);
+  std::signal(SIGINT, [](int) { interrupted = 1; });
+  std::signal(SIGTERM, [](int) { interrupted = 1; });
+  const bool net = argc > 1 && std::string_view(argv[1]) == "net";
+  const auto status =
+      net ? run_net(argc - 1, argv + 1, VHOST_VERSION, [] { return interrupted != 0; })
+          : run(argc, argv);
   if (status) return *status;
-  common::print_error(program, status.error());
+  common::print_error(net ? net_program : program, status.error());
   return common::exit_operator_error;
 }

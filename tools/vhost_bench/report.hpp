@@ -1,17 +1,11 @@
 #pragma once
-#include <optional>
 #include <string>
 
+#include "tools/vhost_bench/cpu_time.hpp"
 #include "tools/vhost_bench/generator.hpp"
 #include "tools/vhost_bench/plan.hpp"
 
 namespace bench {
-
-/// CPU seconds within the measured part.
-struct CpuUse {
-  double generator_seconds = 0;
-  std::optional<double> target_seconds;  ///< with --target-pid
-};
 
 /// For people: a few lines.
 [[nodiscard]] std::string as_text(const Plan& plan, const RunResult& result, const CpuUse& cpu);

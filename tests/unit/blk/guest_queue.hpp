@@ -1,10 +1,4 @@
 #pragma once
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include <chrono>
 #include <initializer_list>
 #include <memory>
 #include <string_view>
@@ -13,42 +7,16 @@
 #include <gtest/gtest.h>
 
 #include "backends/blk/virtio_blk.hpp"
-#include "libvhost/session/device.hpp"
+#include "tests/fakes/event.hpp"
 #include "tests/fakes/fake_driver.hpp"
 
 namespace blk::testing_tools {
 
 using vhost::fakes::Buffer;
 using vhost::fakes::DriverOptions;
+using vhost::fakes::Event;
 using vhost::fakes::FakeSplitDriver;
 using vhost::fakes::GuestMemory;
-
-/// An eventfd with the guest's end and ours.
-class Event {
- public:
-  [[nodiscard]] std::shared_ptr<const vhost::EventFd> shared() const {
-    auto made = vhost::EventFd::adopt(vhost::UniqueFd(::dup(fd_.get())));
-    if (!made) ADD_FAILURE() << made.error().what;
-    return *made;
-  }
-  void add(std::uint64_t value = 1) const {
-    EXPECT_EQ(::write(fd_.get(), &value, sizeof value), ssize_t{sizeof value});
-  }
-  /// What was added since the last look.
-  [[nodiscard]] std::uint64_t count() const {
-    std::uint64_t value = 0;
-    return ::read(fd_.get(), &value, sizeof value) == sizeof value ? value : 0;
-  }
-  /// False: nothing was added in that time.
-  [[nodiscard]] bool wait(std::chrono::milliseconds time = std::chrono::seconds(20)) const {
-    pollfd watched{fd_.get(), POLLIN, 0};
-    return ::poll(&watched, 1, static_cast<int>(time.count())) == 1;
-  }
-  [[nodiscard]] int get() const { return fd_.get(); }
-
- private:
-  vhost::UniqueFd fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-};
 
 /// A request on its way: which chain it is, and where its answer and its data will be.
 struct Sent {

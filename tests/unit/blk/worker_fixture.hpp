@@ -3,8 +3,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <functional>
-#include <thread>
 
 #include "backends/blk/image.hpp"
 #include "backends/blk/worker.hpp"
@@ -14,15 +12,7 @@
 namespace blk::testing_tools {
 
 using namespace std::chrono_literals;
-
-/// Waits until `condition` holds. False: it did not for a long time.
-inline bool eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 20'000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(1ms);
-  }
-  return false;
-}
+using vhost::fakes::eventually;
 
 /// Storage that answers when the test says so: a pipe, of which reads wait for bytes.
 class SlowStorage {

@@ -71,6 +71,14 @@ TEST(ConfigFile, RefusesASettingMadeTwice) {
             "x.conf, line 3: a is set in line 1 already: remove one of the two");
 }
 
+TEST(ConfigFile, TakesARepeatedSettingAgain) {
+  const auto settings = parse_config("a = 1\nb = 2\na = 3\n", "x.conf", {"a"});
+  ASSERT_TRUE(settings.has_value()) << settings.error().what;
+  EXPECT_EQ(*settings, (std::vector<Setting>{{"a", "1", 1}, {"b", "2", 2}, {"a", "3", 3}}));
+  EXPECT_EQ(parse_config("b = 1\nb = 2\n", "x.conf", {"a"}).error().what,
+            "x.conf, line 2: b is set in line 1 already: remove one of the two");
+}
+
 TEST(ConfigFile, SurvivesAnyBytes) {
   std::string bytes = "a=\"";
   for (int i = 0; i < 256; ++i) bytes.push_back(static_cast<char>(i));

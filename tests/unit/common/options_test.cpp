@@ -34,6 +34,14 @@ class OptionsTest : public testing::Test {
                      std::chrono::hours(1), "Time between documents");
     options.cpus("--cpus", cpus, "CPUs of the workers");
     options.choice("--colour", colour, {{"red", Colour::red}, {"green", Colour::green}}, "Colour");
+    options.repeated(
+        "--port",
+        [this](std::string_view typed) -> vhost::Result<void> {
+          if (typed == "bad") return vhost::fail(vhost::Fault::operator_, "is bad: be good");
+          ports.emplace_back(typed);
+          return {};
+        },
+        "SPEC", "A port");
     options.prints("--print-capabilities", "{}\n", "Print and end");
   }
 
@@ -68,6 +76,7 @@ class OptionsTest : public testing::Test {
   std::chrono::milliseconds interval{1000};
   std::vector<unsigned> cpus;
   Colour colour = Colour::red;
+  std::vector<std::string> ports;
   Options options;
 };
 
@@ -195,6 +204,43 @@ TEST_F(OptionsTest, PrintHelpThatNamesEveryFlag) {
         "--config PATH", "--version", "--help", "How many queues"}) {
     EXPECT_THAT(help, HasSubstr(part));
   }
+}
+
+TEST_F(OptionsTest, HandsOverEachValueOfARepeatedOptionInOrder) {
+  expect_run({"--port", "b,x=1", "--queues", "2", "--port=a"});
+  EXPECT_THAT(ports, ElementsAre("b,x=1", "a"));
+  EXPECT_TRUE(options.given("--port"));
+}
+
+TEST_F(OptionsTest, HandsOverEachLineOfARepeatedOptionInOrder) {
+  test::write_text(file, "port = \"b\"\nqueues = 3\nport = a\nport = b\n");
+  expect_run({"--config", file.c_str()});
+  EXPECT_THAT(ports, ElementsAre("b", "a", "b"));
+  EXPECT_TRUE(options.given("--port"));
+}
+
+TEST_F(OptionsTest, PrefersRepeatedFlagsToAllOfTheFilesValues) {
+  test::write_text(file, "port = a\nport = b\n");
+  expect_run({"--config", file.c_str(), "--port", "c"});
+  EXPECT_THAT(ports, ElementsAre("c"));
+}
+
+TEST_F(OptionsTest, NamesThePlaceOfARefusedRepetition) {
+  EXPECT_EQ(refusal({"--port", "a", "--port", "bad"}), "--port: is bad: be good");
+}
+
+TEST_F(OptionsTest, NamesTheLineOfARefusedRepetition) {
+  EXPECT_EQ(refusal_of_file("port = a\nport = bad\n"), file + ", line 2: port: is bad: be good");
+}
+
+TEST_F(OptionsTest, StillRefusesOthersThatAreGivenTwice) {
+  EXPECT_EQ(refusal({"--queues", "2", "--queues", "2"}),
+            "--queues: given more than once: give it once");
+}
+
+TEST_F(OptionsTest, StillRefusesOthersThatAreSetTwice) {
+  EXPECT_EQ(refusal_of_file("port = a\nport = b\nqueues = 1\nqueues = 1\n"),
+            file + ", line 4: queues is set in line 3 already: remove one of the two");
 }
 
 TEST(PrintError, WritesOneLineWhateverIsInIt) {

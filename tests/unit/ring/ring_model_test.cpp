@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <deque>
 #include <random>
 
@@ -59,11 +60,12 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
   auto& random = this->random_;
   std::deque<Expected> offered;
   std::vector<std::uint16_t> popped;
+  std::vector<Expected> unpoppable;  // popped after all that was pushed, newest last
   std::deque<UsedElem> pushed;
   std::deque<UsedElem> shown;
   std::size_t served = 0;
   for (int step = 0; step < 40'000; ++step) {
-    switch (random() % 6) {
+    switch (random() % 7) {
       case 0: {
         const auto free = this->driver_.free_descriptors();
         if (free == 0) break;
@@ -83,6 +85,7 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
             offered.pop_front();
           }
           ASSERT_TRUE(offered.empty());
+          unpoppable.clear();
         }
         break;
       }
@@ -95,6 +98,7 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
         ASSERT_EQ(this->flat(this->chain_.readable()), offered.front().bytes[0]);
         ASSERT_EQ(this->flat(this->chain_.writable()), offered.front().bytes[1]);
         popped.push_back(offered.front().id);
+        unpoppable.push_back(std::move(offered.front()));
         offered.pop_front();
         break;
       }
@@ -105,9 +109,18 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
         popped.pop_back();
         ring.push(static_cast<std::uint16_t>(answer.id), answer.length);
         pushed.push_back(answer);
+        const auto newer = std::ranges::find(unpoppable, answer.id, &Expected::id);
+        if (newer != unpoppable.end()) unpoppable.erase(unpoppable.begin(), newer + 1);
         break;
       }
       case 4:
+        if (unpoppable.empty()) break;
+        ring.unpop(unpoppable.back().id);
+        std::erase(popped, unpoppable.back().id);
+        offered.push_front(std::move(unpoppable.back()));
+        unpoppable.pop_back();
+        break;
+      case 5:
         (void)ring.publish();
         shown.insert(shown.end(), pushed.begin(), pushed.end());
         pushed.clear();
@@ -123,6 +136,7 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
         ASSERT_TRUE(shown.empty());
     }
     ASSERT_EQ(ring.in_flight(), popped.size());
+    ASSERT_EQ(ring.has_available(), !offered.empty());
   }
   EXPECT_GT(served, 2'000u);
 }

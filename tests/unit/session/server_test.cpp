@@ -150,7 +150,13 @@ TEST_F(ServerTest, HalfAMessageHoldsUpNobodyElse) {
 }
 
 TEST_F(ServerTest, ClosesTheConnectionWhoseMemoryIsCutShort) {
+  // Whichever server on the loop is told first.
+  FakeDevice idle;
+  const auto log = [](LogLevel, std::string_view) {};
+  const auto before = Server::start(loop_, idle, *Endpoint::connect(path_ + "1"), log);
   const auto server = serve(Endpoint::listen(path_));
+  const auto after = Server::start(loop_, idle, *Endpoint::connect(path_ + "2"), log);
+  ASSERT_TRUE(before && after);
   const UniqueFd client = connect();
   ASSERT_TRUE(answers(client));
   GuestMemory memory;
@@ -178,6 +184,7 @@ TEST_F(ServerTest, ClosesTheConnectionWhoseMemoryIsCutShort) {
   (void)device_.ring(0).arm_kick();
   EXPECT_TRUE(run(milliseconds(1000), [&] { return !server->connected(); }));
   EXPECT_TRUE(device_.running.empty());
+  EXPECT_EQ(log_.back(), "the front-end is disconnected");
 }
 
 TEST_F(ServerTest, ConnectsAndConnectsAgain) {
@@ -242,6 +249,46 @@ TEST_F(EndpointTest, LeavesASocketFileThatIsNotItsOwnAnyMore) {
     const Endpoint end = std::move(*endpoint);
   }
   EXPECT_TRUE(there());
+}
+
+TEST_F(EndpointTest, GivesItsFileTheAccessAskedFor) {
+  FileAccess access;
+  access.mode = 0614;
+  access.owner = ::geteuid();
+  access.group = ::getegid();
+  const auto endpoint = Endpoint::listen(path_, access);
+  ASSERT_TRUE(endpoint) << endpoint.error().what;
+  struct stat info{};
+  ASSERT_EQ(::stat(path_.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0614u);
+  EXPECT_EQ(info.st_uid, ::geteuid());
+  EXPECT_EQ(info.st_gid, ::getegid());
+  EXPECT_TRUE(connect());
+}
+
+TEST_F(EndpointTest, GivesItsFileToAnother) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root may give a file away";
+  struct stat info{};
+  {
+    const auto endpoint = Endpoint::listen(path_, {.owner = 12345, .group = {}, .mode = {}});
+    ASSERT_TRUE(endpoint) << endpoint.error().what;
+    ASSERT_EQ(::stat(path_.c_str(), &info), 0);
+    EXPECT_EQ(info.st_uid, 12345u);
+    EXPECT_EQ(info.st_gid, ::getegid());
+  }
+  const auto endpoint = Endpoint::listen(path_, {.owner = {}, .group = 12346, .mode = {}});
+  ASSERT_TRUE(endpoint) << endpoint.error().what;
+  ASSERT_EQ(::stat(path_.c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, ::geteuid());
+  EXPECT_EQ(info.st_gid, 12346u);
+}
+
+TEST_F(EndpointTest, LeavesNoFileThatItCouldNotGive) {
+  if (::geteuid() == 0) GTEST_SKIP() << "root may give a file to anybody";
+  const auto endpoint = Endpoint::listen(path_, {.owner = 0, .group = {}, .mode = {}});
+  ASSERT_FALSE(endpoint);
+  EXPECT_EQ(endpoint.error().fault, Fault::operator_);
+  EXPECT_FALSE(there());
 }
 
 TEST_F(EndpointTest, ReplacesAStaleSocketFile) {

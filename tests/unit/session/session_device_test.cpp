@@ -106,7 +106,7 @@ TEST_F(SessionDeviceTest, ResetForgetsTheRingsAndKeepsTheConnection) {
   EXPECT_EQ(device_.accepted, 0u);
   EXPECT_EQ(status(), 0u);
   EXPECT_EQ(frontend_.session().info().features, 0u);
-  EXPECT_EQ(frontend_.session().info().protocol_features, DeviceState::protocol_features);
+  EXPECT_EQ(frontend_.session().info().protocol_features, FakeFrontend::usual_protocol_features);
   EXPECT_EQ(frontend_.get_base(0), 0u);
 
   ASSERT_EQ(frontend_.tell(Request::set_features, FakeFrontend::usual_features), Outcome::done);
@@ -122,6 +122,67 @@ TEST_F(SessionDeviceTest, ResetsWhatNobodyConfigured) {
 TEST_F(SessionDeviceTest, RefusesOtherProtocolFeaturesWhileARingRuns) {
   start(0);
   EXPECT_EQ(frontend_.tell(Request::set_protocol_features, std::uint64_t{0}), Outcome::refused);
+}
+
+// ---------------------------------------------------------------- network devices
+
+TEST_F(SessionDeviceTest, SetsTheMtuAlsoWhileARingRuns) {
+  EXPECT_EQ(frontend_.tell(Request::net_set_mtu, std::uint64_t{1400}), Outcome::done);
+  EXPECT_EQ(device_.mtu, 1400u);
+  start(0);
+  EXPECT_EQ(frontend_.tell(Request::net_set_mtu, FakeDevice::largest_mtu), Outcome::done);
+  EXPECT_EQ(device_.mtu, FakeDevice::largest_mtu);
+}
+
+TEST_F(SessionDeviceTest, TellsThatTheDeviceRefusesAnMtu) {
+  for (const std::uint64_t wrong : {FakeDevice::largest_mtu + 1, bit(16) + 1400, bit(32) + 1400}) {
+    EXPECT_EQ(frontend_.tell(Request::net_set_mtu, wrong), Outcome::refused) << wrong;
+  }
+  EXPECT_EQ(device_.mtu, 0u);
+}
+
+TEST_F(SessionDeviceTest, TakesTheMtuAndTheAddressEachWithItsOwnProtocolFeature) {
+  for (const unsigned feature : {protocol_feature::mtu, protocol_feature::rarp}) {
+    FakeFrontend frontend(device_);
+    frontend.negotiate(FakeFrontend::usual_features,
+                       bit(protocol_feature::reply_ack) | bit(feature));
+    EXPECT_EQ(frontend.tell(Request::net_set_mtu, std::uint64_t{1400}),
+              feature == protocol_feature::mtu ? Outcome::done : Outcome::refused);
+    EXPECT_EQ(frontend.tell(Request::send_rarp, std::uint64_t{1}),
+              feature == protocol_feature::rarp ? Outcome::done : Outcome::refused);
+  }
+}
+
+TEST_F(SessionDeviceTest, AnnouncesTheAddressInTheFirstSixBytes) {
+  const std::array payload{std::byte{0x52}, std::byte{0x54}, std::byte{0x00}, std::byte{0x12},
+                           std::byte{0x34}, std::byte{0x56}, std::byte{0xee}, std::byte{0xff}};
+  start(0);
+  // As QEMU sends it: no answer is asked for.
+  EXPECT_TRUE(frontend_.send(static_cast<std::uint32_t>(Request::send_rarp), payload));
+  EXPECT_FALSE(frontend_.reply());
+  ASSERT_EQ(device_.announced.size(), 1u);
+  EXPECT_TRUE(std::ranges::equal(device_.announced[0], std::span(payload).first(6)));
+}
+
+/// A device that says nothing beyond what it must.
+class PlainDevice : public FakeDevice {
+ public:
+  std::uint16_t queues_offered() const override { return Device::queues_offered(); }
+  std::uint64_t protocol_features() const override {
+    return Device::protocol_features() | bit(protocol_feature::mtu) | bit(protocol_feature::rarp);
+  }
+  Result<void> set_mtu(std::uint64_t bytes) override { return Device::set_mtu(bytes); }
+  Result<void> announce(std::array<std::byte, 6> mac) override { return Device::announce(mac); }
+};
+
+TEST(SessionPlainDevice, HasAConfigurationAndNoNetwork) {
+  PlainDevice device;
+  FakeFrontend frontend(device);
+  frontend.negotiate();
+  EXPECT_EQ(frontend.session().info().protocol_features, FakeFrontend::usual_protocol_features);
+  EXPECT_EQ(frontend.ask<std::uint64_t>(Request::get_queue_num), FakeDevice::queues);
+  EXPECT_EQ(frontend.tell(Request::net_set_mtu, std::uint64_t{1400}), Outcome::refused);
+  EXPECT_EQ(frontend.tell(Request::send_rarp, std::uint64_t{0}), Outcome::refused);
 }
 
 // ---------------------------------------------------------------- the back-end's channel
@@ -152,7 +213,7 @@ TEST_F(BackendChannelTest, TellsNobodyWithoutAChannelOrTheFeature) {
   frontend_.session().notify_config_change();
   FakeFrontend other(device_);
   other.negotiate(FakeFrontend::usual_features,
-                  DeviceState::protocol_features & ~bit(protocol_feature::config));
+                  FakeFrontend::usual_protocol_features & ~bit(protocol_feature::config));
   ASSERT_EQ(other.tell(Request::set_backend_req_fd, {}, std::array{theirs_.get()}), Outcome::done);
   other.session().notify_config_change();
   Header header{};

@@ -83,7 +83,7 @@ TEST_F(SessionTest, RefusesWhateverWasNotNegotiated) {
     if (rule.gate == Gate::none || rule.gate == Gate::protocol_features_offered) continue;
     FakeFrontend frontend(device_);
     // Everything but what the rule wants.
-    std::uint64_t protocol = DeviceState::protocol_features;
+    std::uint64_t protocol = FakeFrontend::usual_protocol_features;
     std::uint64_t features = FakeFrontend::usual_features;
     if (rule.gate >= Gate{0}) protocol &= ~bit(static_cast<unsigned>(rule.gate));
     if (rule.gate == Gate::protocol_features_accepted) {
@@ -152,10 +152,59 @@ TEST_F(SessionTest, OffersWhatItServes) {
   EXPECT_EQ(*frontend_.ask<std::uint64_t>(Request::get_features),
             DeviceState::transport_features | bit(FakeDevice::a_feature));
   EXPECT_EQ(*frontend_.ask<std::uint64_t>(Request::get_protocol_features),
-            DeviceState::protocol_features);
+            FakeFrontend::usual_protocol_features);
   negotiate();
   EXPECT_EQ(*frontend_.ask<std::uint64_t>(Request::get_queue_num), FakeDevice::queues);
   EXPECT_EQ(*frontend_.ask<std::uint64_t>(Request::get_max_mem_slots), 509u);
+}
+
+TEST_F(SessionTest, OffersOfTheDevicesProtocolFeaturesThoseItNames) {
+  namespace p = protocol_feature;
+  const std::uint64_t for_all = bit(p::mq) | bit(p::reply_ack) | bit(p::reset_device) |
+                                bit(p::configure_mem_slots) | bit(p::status);
+  for (const std::uint64_t own : {std::uint64_t{0}, bit(p::rarp) | bit(p::mtu),
+                                  bit(p::config) | bit(p::backend_req) | bit(p::inflight_shmfd)}) {
+    device_.protocol = own;
+    FakeFrontend frontend(device_);
+    EXPECT_EQ(frontend.ask<std::uint64_t>(Request::get_protocol_features), for_all | own);
+  }
+}
+
+TEST_F(SessionTest, OffersNoProtocolFeatureThatNobodyServes) {
+  device_.protocol = bit(protocol_feature::log_shmfd) | bit(protocol_feature::pagefault) |
+                     bit(protocol_feature::backend_send_fd) | bit(63);
+  FakeFrontend frontend(device_);
+  EXPECT_EQ(frontend.ask<std::uint64_t>(Request::get_protocol_features),
+            DeviceState::session_protocol_features);
+}
+
+TEST_F(SessionTest, RefusesTheMessagesOfProtocolFeaturesThatTheDeviceDoesNotName) {
+  device_.protocol = 0;
+  for (const RequestRule& rule : request_table) {
+    if (rule.gate < Gate{0} ||
+        has(DeviceState::session_protocol_features, static_cast<unsigned>(rule.gate))) {
+      continue;
+    }
+    FakeFrontend frontend(device_);
+    frontend.negotiate(FakeFrontend::usual_features, DeviceState::session_protocol_features);
+    const auto feature = bit(static_cast<unsigned>(rule.gate));
+    EXPECT_EQ(frontend.tell(Request::set_protocol_features,
+                            DeviceState::session_protocol_features | feature),
+              Outcome::refused)
+        << rule.name;
+    const std::vector<std::byte> payload(rule.payload_least);
+    const std::vector<int> fds(rule.fds_least, call_.get());
+    (void)frontend.send(static_cast<std::uint32_t>(rule.request), payload, fds, header_need_reply);
+    ASSERT_TRUE(frontend.connected()) << rule.name;
+    EXPECT_EQ(frontend.session().info().refused, 2u) << rule.name;
+  }
+}
+
+TEST_F(SessionTest, CountsTheQueuesAsTheDeviceSays) {
+  device_.offered = 2;
+  negotiate();
+  EXPECT_EQ(frontend_.ask<std::uint64_t>(Request::get_queue_num), 2u);
+  start(3);  // there are as many rings as ever
 }
 
 TEST_F(SessionTest, RefusesFeaturesThatWereNotOffered) {

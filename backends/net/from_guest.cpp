@@ -1,0 +1,121 @@
+#include "backends/net/from_guest.hpp"
+
+namespace net {
+
+FromGuest::FromGuest(Setup setup, vhost::StartedRing ring, Desk& desk, QueueStats& stats)
+    : setup_(std::move(setup)),
+      ring_(std::move(ring.ring)),
+      kick_(std::move(ring.kick)),
+      call_(std::move(ring.call)),
+      error_(std::move(ring.error)),
+      desk_(desk),
+      stats_(stats) {
+  heads_.reserve(Burst::most);
+  disarm();
+}
+
+std::size_t FromGuest::room_needed() const {
+  return std::visit([](const auto& ring) { return ring.longest_chain(); }, ring_);
+}
+
+bool FromGuest::take(Burst& burst) {
+  return std::visit([&](auto& ring) { return take_from(ring, burst); }, ring_);
+}
+
+template <vhost::Ring R>
+bool FromGuest::take_from(R& ring, Burst& burst) {
+  std::span<iovec> room(burst.room);
+  Tally tally;
+  while (heads_.size() < Burst::most) {
+    vhost::Chain chain(room);
+    const vhost::Pop popped = ring.pop(chain);
+    if (popped == vhost::Pop::broken) broke();
+    // no_room: there is enough for the longest chain, once the chains before it have gone.
+    if (popped != vhost::Pop::ready) break;
+    heads_.push_back(chain.head);
+    const auto pieces = chain.readable();
+    room = room.subspan(pieces.size() + chain.writable().size());
+
+    Frame& frame = burst.frames[burst.count];
+    if (const auto why = read(pieces, frame)) {
+      stats_.traffic.drop(*why);
+      continue;
+    }
+    tally.add(frame.length());
+    ++burst.count;
+  }
+  tally.flush(stats_.traffic);
+  return !heads_.empty();
+}
+
+/// Makes a frame of a chain's bytes.
+std::optional<Drop> FromGuest::read(std::span<iovec> pieces, Frame& frame) const {
+  std::size_t bytes = 0;
+  for (const iovec& piece : pieces) bytes += piece.iov_len;
+  if (bytes < setup_.header_bytes + ethernet_bytes) return Drop::too_short;
+  if (bytes > setup_.header_bytes + longest_frame) return Drop::too_long;
+
+  std::array<std::byte, header_bytes> raw;
+  take_front(pieces, std::span(raw).first(setup_.header_bytes));
+  VnetHeader header;
+  std::memcpy(&header, raw.data(), sizeof header);
+
+  const auto length = static_cast<std::uint32_t>(bytes - setup_.header_bytes);
+  frame.start(head_bytes_for(header, length), length);
+  take_front(pieces, frame.head());
+  frame.rest = pieces;
+  return check(frame, header, setup_.allowed);
+}
+
+void FromGuest::release() {
+  if (heads_.empty()) return;
+  const auto notify = std::visit(
+      [&](auto& ring) {
+        for (const std::uint16_t head : heads_) ring.push(head, 0);
+        return ring.publish();
+      },
+      ring_);
+  heads_.clear();
+  if (notify == vhost::Notify::no || !call_) {
+    stats_.calls_suppressed.add();
+    return;
+  }
+  stats_.calls.add();
+  call();
+}
+
+bool FromGuest::arm() {
+  return std::visit([](auto& ring) { return ring.arm_kick(); }, ring_);
+}
+
+void FromGuest::disarm() {
+  std::visit([](auto& ring) { ring.disarm_kick(); }, ring_);
+}
+
+void FromGuest::woken() {
+  kick_->drain();
+  stats_.kicks.add();
+}
+
+void FromGuest::move_to(const std::shared_ptr<const vhost::MemoryMap>& memory) {
+  if (!std::visit([&](auto& ring) { return ring.move_to(memory); }, ring_)) broke();
+}
+
+std::shared_ptr<const vhost::EventFd> FromGuest::change_call(
+    std::shared_ptr<const vhost::EventFd> call) {
+  auto old = std::exchange(call_, std::move(call));
+  this->call();
+  return old;
+}
+
+void FromGuest::broke() {
+  if (std::exchange(broken_, true)) return;
+  stats_.broken.add();
+  if (error_) error_->signal_with_care();
+  common::log::limited(desk_.broken_rings, common::log::Level::warning,
+                       "port {}: the driver broke the rules of transmit queue {}; it is stopped "
+                       "until the driver resets the device",
+                       setup_.name, setup_.queue);
+}
+
+}  // namespace net

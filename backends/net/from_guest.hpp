@@ -1,0 +1,68 @@
+#pragma once
+#include <memory>
+
+#include "backends/net/desk.hpp"
+#include "backends/net/offload.hpp"
+#include "backends/net/queue_stats.hpp"
+#include "backends/net/source.hpp"
+#include "libvhost/session/device.hpp"
+
+/*
+ * One running transmit queue of a guest: chains come out of the ring, become frames, and go back
+ * when the frames have been delivered.
+ *
+ * Where a chain's pieces end means nothing: header and frame may be split anywhere (VIRTIO 2.7.4).
+ * A chain that is no frame is given back like the others, and counted.
+ *
+ * Thread: the worker that owns it.
+ */
+namespace net {
+
+class FromGuest final : public Source {
+ public:
+  struct Setup {
+    PortId port{};
+    std::uint16_t queue = 0;  ///< the pair's number, from 0
+    std::string name;         ///< of the port, for the log
+    std::size_t header_bytes = 0;
+    Accepts allowed;  ///< what the driver may leave to us
+  };
+
+  /// `desk` is that of the worker that will own the queue.
+  FromGuest(Setup setup, vhost::StartedRing ring, Desk& desk, QueueStats& stats);
+
+  bool take(Burst& burst) override;
+  void release() override;
+  bool arm() override;
+  void disarm() override;
+  int wake_fd() const override { return kick_ ? kick_->get() : -1; }
+  void woken() override;
+  Traffic& traffic() override { return stats_.traffic; }
+  PortId port() const override { return setup_.port; }
+  std::size_t room_needed() const override;
+
+  void move_to(const std::shared_ptr<const vhost::MemoryMap>& memory);
+  /// Calls the driver, whether it wants it or not.
+  void call() { desk_.mailbox->call(call_.get()); }
+  /// Returns the descriptor that was called until now. Calls the driver once on the new one.
+  std::shared_ptr<const vhost::EventFd> change_call(std::shared_ptr<const vhost::EventFd> call);
+  [[nodiscard]] vhost::AnyRing give_up_ring() { return std::move(ring_); }
+
+ private:
+  template <vhost::Ring R>
+  bool take_from(R& ring, Burst& burst);
+  [[nodiscard]] std::optional<Drop> read(std::span<iovec> pieces, Frame& frame) const;
+  void broke();
+
+  const Setup setup_;
+  vhost::AnyRing ring_;
+  std::shared_ptr<const vhost::EventFd> kick_;
+  std::shared_ptr<const vhost::EventFd> call_;
+  std::shared_ptr<const vhost::EventFd> error_;
+  Desk& desk_;
+  QueueStats& stats_;
+  std::vector<std::uint16_t> heads_;  // of the chains taken since the last release()
+  bool broken_ = false;
+};
+
+}  // namespace net

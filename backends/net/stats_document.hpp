@@ -1,0 +1,45 @@
+#pragma once
+#include <chrono>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "backends/net/device.hpp"
+#include "backends/net/settings.hpp"
+#include "backends/net/switch.hpp"
+#include "backends/net/uplink.hpp"
+#include "backends/net/worker.hpp"
+#include "libvhost/session/server.hpp"
+
+namespace net {
+
+/// What the stats file tells of: everything that runs, as the daemon has it.
+struct InService {
+  struct Port {
+    const PortSpec& spec;
+    const Device& device;
+    const vhost::Server& server;
+  };
+  struct UplinkNow {
+    const Uplink& uplink;
+    bool link_up;  ///< when the driver was asked last
+  };
+  struct WorkerNow {
+    const Worker& worker;
+    std::chrono::nanoseconds longest_pause;  ///< 0: all of its sources wake it
+  };
+
+  std::vector<Port> ports;
+  std::vector<UplinkNow> uplinks;  ///< their numbers in the switch follow those of the ports
+  std::vector<WorkerNow> workers;
+  const Switch& fabric;
+};
+
+/// The learned addresses that the document lists at most.
+inline constexpr std::size_t most_stations_listed = 1024;
+
+/// The stats file's document; docs/stats.md says what every key means. Control thread.
+[[nodiscard]] nlohmann::json stats_document(const InService& now,
+                                            std::chrono::steady_clock::duration uptime);
+
+}  // namespace net

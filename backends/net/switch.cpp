@@ -1,0 +1,235 @@
+#include "backends/net/switch.hpp"
+
+#include <cassert>
+
+#include "backends/net/network_header.hpp"
+#include "common/spin.hpp"
+
+namespace net {
+namespace {
+
+bool is_group(StationKey key) {
+  return (std::to_underlying(key) & 1) != 0;
+}
+
+}  // namespace
+
+/// A burst on its way from one port.
+struct Switch::Journey {
+  const PortId from;
+  Port& port;
+  Traffic& traffic;
+  Lane& lane;
+  Memo& memo;
+  const unsigned worker;
+  std::uint64_t now_ns = 0;            // once it was needed
+  std::optional<MacTable::Turn> turn;  // likewise
+};
+
+auto Switch::create(std::vector<PortSetup> ports, const SwitchOptions& options)
+    -> vhost::Result<std::unique_ptr<Switch>> {
+  assert(!options.patch || ports.size() == 2);
+  std::unique_ptr<MacTable> table;
+  if (!options.patch) {
+    auto made = MacTable::create({.ports = static_cast<std::uint16_t>(ports.size()),
+                                  .workers = options.workers,
+                                  .stations_per_port = options.stations_per_port,
+                                  .ageing_s = options.ageing_s});
+    if (!made) return vhost::pass_on(made);
+    table = std::move(*made);
+  }
+  return std::unique_ptr<Switch>(new Switch(std::move(ports), options, std::move(table)));
+}
+
+Switch::Switch(std::vector<PortSetup> ports, const SwitchOptions& options,
+               std::unique_ptr<MacTable> table)
+    : table_(std::move(table)), lanes_(options.workers) {
+  for (PortSetup& setup : ports) {
+    assert(setup.sink != nullptr);
+    if (table_ && !setup.vlan.is_transparent()) tags_change_ = true;
+    const bool guarded = setup.guard.active();
+    ports_.emplace_back(new Port{std::move(setup), StormLimit(options.storm_limit), guarded});
+  }
+  for (Lane& lane : lanes_) {
+    lane.memos.resize(ports_.size());
+    lane.groups.resize(ports_.size());
+    lane.filled.reserve(ports_.size());
+    lane.unflushed.reserve(ports_.size());
+  }
+}
+
+void Switch::forward(Source& source, std::span<Frame> frames, unsigned worker) {
+  while (!frames.empty()) {
+    const std::size_t some = std::min(frames.size(), Burst::most);
+    forward_some(source, frames.first(some), worker);
+    frames = frames.subspan(some);
+  }
+}
+
+void Switch::forward_some(Source& source, std::span<Frame> frames, unsigned worker) {
+  const PortId from = source.port();
+  Lane& lane = lanes_[worker];
+  Port& port = *ports_[std::to_underlying(from)];
+  if (port.setup.capture) {
+    std::array<Frame*, Burst::most> list;
+    for (std::size_t i = 0; i < frames.size(); ++i) list[i] = &frames[i];
+    port.setup.capture->append({list.data(), frames.size()}, Capture::Direction::in);
+  }
+  if (table_) {
+    direct_all(source, frames, worker);
+  } else {
+    const std::uint16_t other = from == PortId{0} ? 1 : 0;
+    for (Frame& frame : frames) {
+      if (port.guarded && !port.setup.guard.allows(frame)) {
+        source.traffic().drop(Drop::spoofed);
+      } else {
+        gather(lane, other, frame);
+      }
+    }
+  }
+  deliver(lane, frames, worker);
+}
+
+void Switch::direct_all(Source& source, std::span<Frame> frames, unsigned worker) {
+  const PortId from = source.port();
+  Lane& lane = lanes_[worker];
+  Memo& memo = lane.memos[std::to_underlying(from)];
+  // Before any look into the table: what changes from now on makes the memo invalid for the next
+  // burst.
+  const std::uint64_t version = table_->version();
+  const std::uint32_t second = table_->second();
+  if (memo.version != version || memo.second != second) memo = {version, second, {}, {}, {}};
+
+  Journey journey{from, *ports_[std::to_underlying(from)], source.traffic(), lane, memo, worker, 0,
+                  {}};
+  for (std::size_t i = 0; i < frames.size(); ++i) direct(journey, frames[i], lane.tags[i]);
+}
+
+void Switch::direct(Journey& journey, Frame& frame, VlanTag& tag) {
+  const PortSetup& setup = journey.port.setup;
+  if (journey.port.guarded && !setup.guard.allows(frame)) {
+    return journey.traffic.drop(Drop::spoofed);
+  }
+  const auto classified = setup.vlan.classify(frame);
+  if (!classified) return journey.traffic.drop(Drop::vlan);
+  tag = *classified;
+
+  const StationKey destination = station_key(frame, 0, tag.vlan);
+  look_up(journey, station_key(frame, source_mac_offset, tag.vlan), destination);
+  if (is_group(destination) || !journey.memo.to) return flood(journey, frame, tag);
+  const PortId to = *journey.memo.to;
+  if (to == journey.from) return journey.traffic.drop(Drop::nowhere);
+  if (tags_change_ && !ports_[std::to_underlying(to)]->setup.vlan.passes(tag)) {
+    return journey.traffic.drop(Drop::vlan);
+  }
+  gather(journey.lane, std::to_underlying(to), frame);
+}
+
+/// Learns the source and finds the destination, if these are not those of the frame before.
+void Switch::look_up(Journey& journey, StationKey source, StationKey destination) {
+  Memo& memo = journey.memo;
+  if (source == memo.source && destination == memo.destination) return;
+  if (!journey.turn) journey.turn.emplace(*table_, journey.worker);
+  if (source != memo.source) table_->hear(source, journey.from);
+  if (destination != memo.destination) {
+    memo.to = is_group(destination) ? std::nullopt : table_->find(destination);
+  }
+  memo.source = source;
+  memo.destination = destination;
+}
+
+/// To every other port that the frame may leave through.
+void Switch::flood(Journey& journey, Frame& frame, const VlanTag& tag) {
+  const auto from = std::to_underlying(journey.from);
+  const auto member = [&](std::uint16_t port) {
+    return port != from && (!tags_change_ || ports_[port]->setup.vlan.passes(tag));
+  };
+  std::uint32_t members = 0;
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) members += member(port) ? 1 : 0;
+  if (members == 0) return journey.traffic.drop(Drop::nowhere);
+  if (members > 1 && journey.port.storm.limited()) {
+    if (journey.now_ns == 0) journey.now_ns = common::now_ns();
+    if (!journey.port.storm.take(journey.now_ns)) return journey.traffic.drop(Drop::storm);
+  }
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    if (member(port)) gather(journey.lane, port, frame);
+  }
+}
+
+void Switch::gather(Lane& lane, std::uint16_t port, Frame& frame) {
+  Group& group = lane.groups[port];
+  if (group.count == 0) lane.filled.push_back(port);
+  group.frames[group.count++] = &frame;
+}
+
+void Switch::deliver(Lane& lane, std::span<Frame> frames, unsigned worker) {
+  for (const std::uint16_t port : lane.filled) {
+    const PortSetup& setup = ports_[port]->setup;
+    Group& group = lane.groups[port];
+    const std::span<Frame* const> list(group.frames.data(), std::exchange(group.count, 0));
+    if (tags_change_) {
+      // A frame that goes to several sinks has the form of the one before.
+      for (Frame* const frame : list) setup.vlan.dress(*frame, lane.tags[frame - frames.data()]);
+    }
+    if (setup.capture) setup.capture->append(list, Capture::Direction::out);
+    setup.sink->deliver(list, worker);
+    if (!std::exchange(group.unflushed, true)) lane.unflushed.push_back(port);
+  }
+  lane.filled.clear();
+}
+
+void Switch::flush(unsigned worker) {
+  Lane& lane = lanes_[worker];
+  for (const std::uint16_t port : lane.unflushed) {
+    ports_[port]->setup.sink->flush(worker);
+    lane.groups[port].unflushed = false;
+  }
+  lane.unflushed.clear();
+}
+
+void Switch::age(std::uint64_t now_ns) {
+  if (table_) table_->age(now_ns);
+}
+
+vhost::Result<void> Switch::write_captures() {
+  vhost::Result<void> result;
+  for (const auto& port : ports_) {
+    if (!port->setup.capture) continue;
+    auto written = port->setup.capture->write_out();
+    if (written) continue;
+    if (result) {
+      result = std::move(written);
+    } else {
+      result.error().what += "; " + written.error().what;
+    }
+  }
+  return result;
+}
+
+bool Switch::captures() const {
+  return std::ranges::any_of(ports_,
+                             [](const auto& port) { return port->setup.capture != nullptr; });
+}
+
+std::vector<Station> Switch::stations(std::size_t most) const {
+  return table_ ? table_->stations(most) : std::vector<Station>{};
+}
+
+std::uint32_t Switch::station_count(PortId port) const {
+  return table_ ? table_->station_count(port) : 0;
+}
+
+std::uint64_t Switch::not_learned(PortId port) const {
+  return table_ ? table_->not_learned(port) : 0;
+}
+
+std::uint64_t Switch::capture_lost(PortId port) const {
+  const auto& capture = ports_[std::to_underlying(port)]->setup.capture;
+  return capture ? capture->lost() : 0;
+}
+
+const std::string& Switch::name(PortId port) const {
+  return ports_[std::to_underlying(port)]->setup.name;
+}
+
+}  // namespace net

@@ -1,0 +1,158 @@
+#include "backends/net/from_guest.hpp"
+
+#include "tests/unit/net/net_guest.hpp"
+
+namespace net::tests {
+namespace {
+
+constexpr Accepts everything{true, true, true, true, true};
+
+class FromGuestTest : public testing::Test {
+ protected:
+  FromGuestTest() { make(header_bytes); }
+
+  void make(std::size_t header_size) {
+    queue_.emplace(FromGuest::Setup{PortId{3}, 0, "guest", header_size, everything},
+                   guest_.start(map_), *desks_[0], stats_);
+    burst_.room.resize(queue_->room_needed());
+  }
+  /// One turn: the frames that came.
+  std::vector<Bytes> turn() {
+    burst_.count = 0;
+    std::vector<Bytes> frames;
+    if (!queue_->take(burst_)) return frames;
+    for (const Frame& frame : burst_.taken()) frames.push_back(bytes_of(frame));
+    queue_->release();
+    return frames;
+  }
+  [[nodiscard]] std::uint64_t dropped(Drop why) const {
+    return stats_.traffic.dropped[static_cast<std::size_t>(why)].value();
+  }
+
+  GuestMemory memory_;
+  std::shared_ptr<const vhost::MemoryMap> map_ = memory_.map();
+  GuestTransmit guest_{memory_, 0, {.size = 256}};
+  Desks desks_ = std::move(*make_desks(1));
+  QueueStats stats_;
+  std::optional<FromGuest> queue_;
+  Burst burst_;
+};
+
+TEST_F(FromGuestTest, TakesFramesInOrderAndGivesTheirChainsBack) {
+  const auto first = counting_bytes(60);
+  const auto second = counting_bytes(1514);
+  (void)guest_.send(first);
+  (void)guest_.send(second);
+  EXPECT_EQ(turn(), (std::vector<Bytes>{first, second}));
+  EXPECT_EQ(guest_.take_all(), 2u);
+  EXPECT_EQ(stats_.traffic.frames.value(), 2u);
+  EXPECT_EQ(stats_.traffic.bytes.value(), 1574u);
+  EXPECT_TRUE(turn().empty());
+}
+
+TEST_F(FromGuestTest, DoesNotCareWherePiecesEnd) {
+  const auto frame = counting_bytes(300);
+  (void)guest_.send(frame, {}, header_bytes, std::vector<std::uint32_t>(12, 1));  // the header
+  (void)guest_.send(frame, {}, header_bytes, {5, 3, 4});
+  (void)guest_.send(frame, {}, header_bytes, {12});
+  (void)guest_.send(frame, {}, header_bytes, {13});
+  (void)guest_.send(frame, {}, header_bytes, {12 + 128, 1, 1});
+  EXPECT_EQ(turn(), std::vector<Bytes>(5, frame));
+}
+
+TEST_F(FromGuestTest, ServesTheHeaderOfOldWithoutACount) {
+  make(legacy_header_bytes);
+  const auto frame = counting_bytes(100);
+  (void)guest_.send(frame, {}, legacy_header_bytes);
+  EXPECT_EQ(turn(), (std::vector<Bytes>{frame}));
+}
+
+TEST_F(FromGuestTest, DropsWhatIsShorterThanAFrame) {
+  for (const std::size_t bytes : {1UL, 11UL, 12UL, 13UL, 12UL + 13}) {
+    (void)guest_.send_raw(counting_bytes(bytes));
+  }
+  EXPECT_TRUE(turn().empty());
+  EXPECT_EQ(dropped(Drop::too_short), 5u);
+  EXPECT_EQ(guest_.take_all(), 5u);
+
+  (void)guest_.send(counting_bytes(14));
+  EXPECT_EQ(turn().size(), 1u);
+}
+
+TEST_F(FromGuestTest, DropsAPlainFrameThatIsTooLong) {
+  (void)guest_.send(counting_bytes(longest_plain_frame));
+  EXPECT_EQ(turn().size(), 1u);
+  (void)guest_.send(counting_bytes(longest_plain_frame + 1));
+  EXPECT_TRUE(turn().empty());
+  EXPECT_EQ(dropped(Drop::too_long), 1u);
+}
+
+TEST_F(FromGuestTest, ServesAChainOfHundredsOfPieces) {
+  const auto frame = counting_bytes(1000);
+  (void)guest_.send(frame, {}, header_bytes, std::vector<std::uint32_t>(250, 4));
+  EXPECT_EQ(turn(), (std::vector<Bytes>{frame}));
+}
+
+TEST_F(FromGuestTest, IgnoresBuffersThatItMayWrite) {
+  const auto frame = counting_bytes(80);
+  const std::uint64_t at = guest_.allocate(200);
+  guest_.put(at + header_bytes, frame);
+  (void)guest_.driver().add({{at, 92}, {at + 100, 50, true}});
+  EXPECT_EQ(turn(), (std::vector<Bytes>{frame}));
+}
+
+TEST_F(FromGuestTest, TakesNoMoreThanABurstAtOnce) {
+  for (std::size_t i = 0; i < Burst::most + 3; ++i) (void)guest_.send(counting_bytes(60));
+  EXPECT_EQ(turn().size(), Burst::most);
+  EXPECT_EQ(turn().size(), 3u);
+}
+
+TEST_F(FromGuestTest, DropsARequestThatPointsOutsideTheFrame) {
+  (void)guest_.send(counting_bytes(100), {needs_csum, gso::none, 0, 0, 90, 9});
+  EXPECT_TRUE(turn().empty());
+  EXPECT_EQ(dropped(Drop::bad_checksum), 1u);
+  EXPECT_EQ(guest_.take_all(), 1u);
+}
+
+TEST_F(FromGuestTest, StopsWithARingThatBreaksTheRules) {
+  guest_.driver().avail_idx(1000);
+  EXPECT_TRUE(turn().empty());
+  EXPECT_TRUE(turn().empty());
+  EXPECT_EQ(stats_.broken.value(), 1u);
+  EXPECT_EQ(guest_.error.count(), 1u);
+  EXPECT_FALSE(queue_->arm());
+}
+
+TEST_F(FromGuestTest, CallsTheDriverOnceABurst) {
+  (void)guest_.send(counting_bytes(60));
+  (void)guest_.send(counting_bytes(60));
+  (void)turn();
+  EXPECT_EQ(guest_.call.count(), 1u);
+  guest_.driver().want_no_calls();
+  (void)guest_.send(counting_bytes(60));
+  (void)turn();
+  EXPECT_EQ(guest_.call.count(), 0u);
+  EXPECT_EQ(stats_.calls.value(), 1u);
+  EXPECT_EQ(stats_.calls_suppressed.value(), 1u);
+}
+
+TEST_F(FromGuestTest, AsksForKicksOnlyWhileItSleeps) {
+  EXPECT_FALSE(guest_.driver().must_kick());
+  EXPECT_FALSE(queue_->arm());
+  EXPECT_TRUE(guest_.driver().must_kick());
+  (void)guest_.send(counting_bytes(60));
+  EXPECT_TRUE(queue_->arm());
+  queue_->disarm();
+  EXPECT_FALSE(guest_.driver().must_kick());
+}
+
+TEST_F(FromGuestTest, GoesOnInAnotherMemoryMap) {
+  (void)guest_.send(counting_bytes(60));
+  queue_->move_to(memory_.map({0, 1}, *map_));
+  EXPECT_EQ(turn().size(), 1u);
+  queue_->move_to(memory_.map({1, 2}, *map_));
+  EXPECT_EQ(stats_.broken.value(), 1u);
+}
+
+}  // namespace
+}  // namespace net::tests
