@@ -55,8 +55,8 @@ class Namespace:
             raise RuntimeError(f"in the namespace: {' '.join(program)}: {result.stderr.strip()}")
         return result.stdout
 
-    def start(self, *program: str) -> Process:
-        return Process(self.command(*program), self.log)
+    def start(self, *program: str, log: Path | None = None) -> Process:
+        return Process(self.command(*program), log or self.log)
 
     def close(self) -> None:
         self._holder.end()
@@ -75,7 +75,6 @@ class Namespace:
         raise NotAllowed(f"no network namespace: {self.log.read_text().strip()}")
 
     def _set_up(self, addresses: tuple[str, ...], mtu: int, queues: int) -> None:
-        # The kernel would otherwise send for addresses of its own while we count frames.
         several = ["multi_queue"] if queues > 1 else []
         try:
             self.run("ip", "tuntap", "add", self.tap, "mode", "tap", "vnet_hdr", *several)
