@@ -123,19 +123,25 @@ def no_ping(source: End, target: End) -> bool:
     return source.run(f"ping -c 2 -i 0.2 -W 1 {target.addresses[0]} >/dev/null; echo $?") != "0"
 
 
-def exchange(one: End, other: End, families: Sequence[int] = (0, 1), times: int = 1) -> None:
+def exchange(one: End, other: End, families: Sequence[int] = (0, 1)) -> None:
     """Both ends fetch the other's file at the same time, once for each family."""
+    sums = data_sum(one), data_sum(other)
+    # From here on each end has one thread to itself.
     with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(fetch, *pair, families, times) for pair in ((one, other), (other, one))]
+        done = [pool.submit(_fetch, one, other, families, sums[1]),
+                pool.submit(_fetch, other, one, families, sums[0])]
         for transfer in done:
             transfer.result()
 
 
-def fetch(receiver: End, sender: End, families: Sequence[int] = (0, 1), times: int = 1) -> None:
-    expected = data_sum(sender)
-    for family in list(families) * times:
+def fetch(receiver: End, sender: End, families: Sequence[int] = (0, 1)) -> None:
+    _fetch(receiver, sender, families, data_sum(sender))
+
+
+def _fetch(receiver: End, sender: End, families: Sequence[int], expected: str) -> None:
+    for family in families:
         url = sender.urls()[family]
-        got = receiver.run(f"timeout 20 wget -q -O - {url} | sha256sum")
+        got = receiver.run(f"timeout 30 wget -q -O - {url} | sha256sum", 40.0)
         assert got == expected, f"{url} was received as {got}, sent as {expected}"
 
 
