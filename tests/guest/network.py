@@ -179,7 +179,7 @@ def long_file(end: End, mebibytes: int) -> None:
 
 
 def check_kernel(guest: Guest) -> None:
-    complaints = guest.attempt("dmesg | grep -iE 'NETDEV WATCHDOG|hw csum failure|Call Trace|BUG:'")
+    complaints = guest.attempt("dmesg | grep -E 'NETDEV WATCHDOG|hw csum failure|Call Trace:|BUG: '")
     assert complaints.status == 1, complaints.output
 
 
