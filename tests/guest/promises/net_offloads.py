@@ -9,7 +9,7 @@ from runner import promise
 
 WITHOUT = ("guest_csum=off", "guest_tso4=off", "guest_tso6=off", "guest_ecn=off", "guest_ufo=off")
 # Each on top of the one before: without checksums there is no segmentation either.
-SWITCHES = ("rx off", "gro off", "gso off", "tso off", "tx off", "tx on", "tso on gso on", "rx on gro on")
+SWITCHES = ("rx-gro-hw off", "gro off", "gso off", "tso off", "tx off", "tx on", "tso on gso on", "rx-gro-hw on gro on")
 
 
 @promise
