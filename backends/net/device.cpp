@@ -30,10 +30,10 @@ class Announcement final : public Source {
 
   bool take(Burst& burst) override {
     constexpr std::size_t bytes = 60;  // Ethernet's least, without its checksum
-    constexpr std::array<std::uint8_t, 10> kind{0x80, 0x35,  // RARP
-                                                0, 1, 8, 0,  // Ethernet, IPv4
-                                                6, 4,        // lengths of their addresses
-                                                0, 3};       // request reverse
+    constexpr std::array<std::uint8_t, 10> kind{0x80, 0x35,        // RARP
+                                                0,    1,    8, 0,  // Ethernet, IPv4
+                                                6,    4,           // lengths of their addresses
+                                                0,    3};          // request reverse
     Frame& frame = burst.frames[0];
     burst.count = 1;
     frame.start(bytes, bytes);

@@ -107,7 +107,8 @@ inline void take_front(std::span<iovec>& pieces, std::span<std::byte> to) {
     std::memcpy(next, from, bytes);
     next += bytes;
   });
-  // What was read is not read again: the compiler must not go back to memory that a guest can write.
+  // What was read is not read again: the compiler must not go back to memory that a guest can
+  // write.
   std::atomic_signal_fence(std::memory_order_acq_rel);
 }
 

@@ -51,6 +51,8 @@ class FromGuest final : public Source {
  private:
   template <vhost::Ring R>
   bool take_from(R& ring, Burst& burst);
+  template <vhost::Ring R>
+  void pop_chains(R& ring, std::span<iovec> room);
   [[nodiscard]] std::optional<Drop> read(std::span<iovec> pieces, Frame& frame) const;
   void broke();
 
@@ -61,7 +63,9 @@ class FromGuest final : public Source {
   std::shared_ptr<const vhost::EventFd> error_;
   Desk& desk_;
   QueueStats& stats_;
-  std::vector<std::uint16_t> heads_;  // of the chains taken since the last release()
+  // The chains taken since the last release().
+  std::vector<std::uint16_t> heads_;
+  std::array<std::span<iovec>, Burst::most> pieces_;
   bool broken_ = false;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "backends/net/fetch.hpp"
 #include "backends/net/flow.hpp"
 #include "backends/net/segment.hpp"
 
@@ -54,9 +55,11 @@ class ToGuest::Queue {
   QueueStats stats;
 
  private:
+  /// A chain of the ring that no frame has been put into yet.
   struct Popped {
     std::uint16_t head;
     std::size_t bytes;
+    std::span<iovec> pieces;
   };
 
   template <vhost::Ring R>
@@ -64,10 +67,13 @@ class ToGuest::Queue {
   template <vhost::Ring R>
   void put(R& ring, const Frame& frame);
   template <vhost::Ring R>
+  void pop_ahead(R& ring, std::size_t frames);
+  template <vhost::Ring R>
+  [[nodiscard]] Pop pop(R& ring);
+  template <vhost::Ring R>
   [[nodiscard]] std::optional<Drop> gather(R& ring, std::size_t bytes);
   template <vhost::Ring R>
   void give_back(R& ring);
-  [[nodiscard]] std::size_t pop_writable(const vhost::Chain& chain);
   void write(const Frame& frame);
   void broke();
 
@@ -79,8 +85,11 @@ class ToGuest::Queue {
   bool broken_ = false;
   Tally tally_;
 
-  // For the frame at hand: the chains that it goes into, and all their pieces.
+  // Chains that were popped in this burst, and room for their pieces. Those before `next_` have
+  // been given back to the driver with a frame; the frame at hand goes into the `taken_` behind.
   std::vector<Popped> popped_;
+  std::size_t next_ = 0;
+  std::size_t taken_ = 0;
   std::vector<iovec> room_;
   std::size_t pieces_ = 0;
 
@@ -148,7 +157,9 @@ void ToGuest::Queue::deliver(std::span<Frame* const> frames) {
   }
   std::visit(
       [&](auto& ring) {
+        pop_ahead(ring, frames.size());
         for (Frame* const frame : frames) deliver_one(ring, *frame);
+        give_back(ring);
         if (ring.publish() == vhost::Notify::yes) {
           call_due_.store(true, std::memory_order_relaxed);
         } else {
@@ -188,72 +199,92 @@ void ToGuest::Queue::put(R& ring, const Frame& frame) {
   }
   write(frame);
   std::size_t left = bytes;
-  for (const Popped& chain : popped_) {
+  for (const Popped& chain : std::span(popped_).subspan(next_, taken_)) {
     const std::size_t here = std::min(chain.bytes, left);
     ring.push(chain.head, static_cast<std::uint32_t>(here));
     left -= here;
   }
+  next_ += taken_;
   tally_.add(frame.length());
 }
 
-/// Pops as many chains as hold `bytes`. A reason: they do not, and none is used up, but for a
+/// Pops a chain for each frame that is about to come, so that the cache misses on their descriptors
+/// and buffers overlap. What is not used is given back at the end of the burst.
+template <vhost::Ring R>
+void ToGuest::Queue::pop_ahead(R& ring, std::size_t frames) {
+  ring.look_ahead(static_cast<std::uint16_t>(frames));
+  while (popped_.size() < frames && pop(ring) == Pop::ready) {
+    for (const iovec& piece : popped_.back().pieces.first(1)) {
+      fetch_to_write(piece, form_.header_bytes + Frame::usual_head);
+    }
+  }
+}
+
+/// Pops one more chain, behind those that were.
+template <vhost::Ring R>
+Pop ToGuest::Queue::pop(R& ring) {
+  vhost::Chain chain{std::span(room_).subspan(pieces_)};
+  const Pop answer = ring.pop(chain);
+  if (answer == Pop::broken) broke();
+  if (answer != Pop::ready) return answer;
+  // What we may only read is of no use, and goes: a frame's pieces lie behind each other.
+  const std::span<iovec> pieces(room_.data() + pieces_, chain.writable().size());
+  if (!chain.readable().empty()) std::ranges::copy(chain.writable(), pieces.begin());
+  pieces_ += pieces.size();
+  std::size_t bytes = 0;
+  for (const iovec& piece : pieces) bytes += piece.iov_len;
+  popped_.push_back({chain.head, bytes, pieces});
+  return answer;
+}
+
+/// Takes as many chains as hold `bytes`. A reason: they do not, and none is used up, but for a
 /// buffer that is of no use to anybody.
 template <vhost::Ring R>
 std::optional<Drop> ToGuest::Queue::gather(R& ring, std::size_t bytes) {
-  popped_.clear();
-  pieces_ = 0;
+  taken_ = 0;
   std::size_t have = 0;
   while (have < bytes) {
-    vhost::Chain chain{std::span(room_).subspan(pieces_)};
-    const Pop answer = ring.pop(chain);
-    if (answer != Pop::ready) {
-      give_back(ring);
-      if (answer == Pop::broken) broke();
-      return answer == Pop::no_room ? Drop::bad_buffers : Drop::no_buffers;
+    if (next_ + taken_ == popped_.size()) {
+      const Pop answer = pop(ring);
+      if (answer == Pop::no_room && next_ != 0) {  // chains that are done with are in the way
+        give_back(ring);
+        return gather(ring, bytes);
+      }
+      if (answer != Pop::ready) {
+        return answer == Pop::no_room ? Drop::bad_buffers : Drop::no_buffers;
+      }
     }
-    const std::size_t here = pop_writable(chain);
-    popped_.push_back({chain.head, here});
-    have += here;
-    if (popped_.size() == 1 && here < form_.header_bytes) {
+    const Popped& chain = popped_[next_ + taken_];
+    if (taken_ == 0 && chain.bytes < form_.header_bytes) {
       ring.push(chain.head, 0);
+      ++next_;
       return Drop::bad_buffers;
     }
-    if (!form_.mergeable && have < bytes) {
-      give_back(ring);
-      return Drop::too_big;
-    }
+    have += chain.bytes;
+    ++taken_;
+    if (!form_.mergeable && have < bytes) return Drop::too_big;
   }
   return std::nullopt;
 }
 
+/// Chains that no frame was put into are the ring's again; there is room for others.
 template <vhost::Ring R>
 void ToGuest::Queue::give_back(R& ring) {
-  while (!popped_.empty()) {
-    ring.unpop(popped_.back().head);
-    popped_.pop_back();
-  }
-}
-
-/// Puts the pieces that we may write behind those of the chains before. Their bytes.
-std::size_t ToGuest::Queue::pop_writable(const vhost::Chain& chain) {
-  const auto writable = chain.writable();
-  if (!chain.readable().empty()) {
-    std::ranges::copy(writable, room_.begin() + static_cast<std::ptrdiff_t>(pieces_));
-  }
-  pieces_ += writable.size();
-  std::size_t bytes = 0;
-  for (const iovec& piece : writable) bytes += piece.iov_len;
-  return bytes;
+  for (std::size_t i = popped_.size(); i > next_; --i) ring.unpop(popped_[i - 1].head);
+  popped_.clear();
+  next_ = 0;
+  pieces_ = 0;
 }
 
 void ToGuest::Queue::write(const Frame& frame) {
   const VnetHeader header = header_for(frame, form_.accepts);
-  const auto chains = static_cast<std::uint16_t>(popped_.size());  // 1 without MRG_RXBUF
+  const auto chains = static_cast<std::uint16_t>(taken_);  // 1 without MRG_RXBUF
   std::array<std::byte, net::header_bytes> bytes;
   std::memcpy(bytes.data(), &header, sizeof header);
   std::memcpy(bytes.data() + sizeof header, &chains, sizeof chains);
 
-  std::span<iovec> to(room_.data(), pieces_);
+  const Popped& last = popped_[next_ + taken_ - 1];
+  std::span<iovec> to(popped_[next_].pieces.data(), last.pieces.data() + last.pieces.size());
   put_front(to, std::span(bytes).first(form_.header_bytes));
   copy_frame(frame, to);
 }

@@ -16,6 +16,8 @@ namespace vhost {
 ///   unpop       undoes the pop of the chain popped last, if it was not pushed since: the ring is
 ///               as if it had never been popped. For several, newest first
 ///   has_available  whether pop() would not say empty: there is a chain, or the ring is broken
+///   look_ahead  has the descriptors of the next `chains` brought into the cache: they come from
+///               another CPU, and waiting for them one by one is what a burst costs most
 ///   push        gives a chain back with `written` bytes in it; the driver does not see it yet
 ///   publish     shows all that was pushed, and says whether the driver wants a call for it
 ///   arm_kick    asks for a kick at the next chain; true if there is one already: do not sleep
@@ -31,6 +33,7 @@ concept Ring = requires(R ring, const R& same, Chain& chain, std::uint16_t head,
   { ring.pop(chain) } -> std::same_as<Pop>;
   { ring.unpop(head) } -> std::same_as<void>;
   { same.has_available() } -> std::same_as<bool>;
+  { ring.look_ahead(head) } -> std::same_as<void>;
   { ring.push(head, written) } -> std::same_as<void>;
   { ring.publish() } -> std::same_as<Notify>;
   { ring.arm_kick() } -> std::same_as<bool>;

@@ -141,6 +141,25 @@ std::uint16_t SplitRing::available_index() const {
   return load_acquire(available_ + SplitLayout::idx_at);
 }
 
+/// Reads the available index. False: a driver cannot have offered more than the ring holds.
+bool SplitRing::see_available() {
+  seen_avail_ = available_index();
+  return static_cast<std::uint16_t>(seen_avail_ - next_avail_) <= layout_.size;
+}
+
+/// What is read here only says what to fetch: pop() reads it again, and checks it.
+void SplitRing::look_ahead(std::uint16_t chains) {
+  if (broken_) return;
+  if (next_avail_ == seen_avail_ && !see_available()) seen_avail_ = next_avail_;
+  const auto ahead = std::min(chains, static_cast<std::uint16_t>(seen_avail_ - next_avail_));
+  for (std::uint16_t i = 0; i < ahead; ++i) {
+    const std::size_t slot = static_cast<std::uint16_t>(next_avail_ + i) & (layout_.size - 1u);
+    const std::uint16_t head = load_relaxed(available_ + SplitLayout::entries_at + slot * 2);
+    // An address outside the table would do no harm, but the sum must not leave the object.
+    __builtin_prefetch(descriptors_.data() + (head & (layout_.size - 1u)) * sizeof(SplitDesc));
+  }
+}
+
 Pop SplitRing::pop(Chain& chain) {
   if (broken_) return Pop::broken;
   if (!owed_.empty()) {
@@ -152,10 +171,8 @@ Pop SplitRing::pop(Chain& chain) {
     return pop;
   }
   if (next_avail_ == seen_avail_) {
-    seen_avail_ = available_index();
+    if (!see_available()) return broken();
     if (seen_avail_ == next_avail_) return Pop::empty;
-    // A driver cannot have offered more than the ring holds.
-    if (static_cast<std::uint16_t>(seen_avail_ - next_avail_) > layout_.size) return broken();
   }
   const std::size_t slot = next_avail_ & (layout_.size - 1u);
   const std::uint16_t head = load_relaxed(available_ + SplitLayout::entries_at + slot * 2);

@@ -72,6 +72,7 @@ class SplitRing {
   [[nodiscard]] bool has_available() const;
   /// `head` as pop() gave it: the driver may have written another in its place since.
   void unpop(std::uint16_t head);
+  void look_ahead(std::uint16_t chains);
   void push(std::uint16_t head, std::uint32_t written_bytes);
   [[nodiscard]] Notify publish();
   [[nodiscard]] bool arm_kick();
@@ -95,6 +96,7 @@ class SplitRing {
 
   SplitRing(const RingSetup& setup, InflightSection inflight);
   [[nodiscard]] std::uint16_t available_index() const;
+  [[nodiscard]] bool see_available();
   [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
   [[nodiscard]] bool read_single(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop broken();
