@@ -61,7 +61,8 @@ class Eal {
 };
 
 /// Gives the calling thread its own caches of packet buffers, as long as the object lives. Each
-/// worker has one. Where DPDK has no place for one more thread, it goes on without, slower.
+/// worker has one. Where DPDK has no place for one more thread, it goes on without, slower. Without
+/// EAL there is nothing to give.
 class EalThread {
  public:
   EalThread();
