@@ -21,6 +21,7 @@ using vhost::Fault, vhost::Result;
 constexpr std::uint16_t longest_mtu = longest_plain_frame - ethernet_bytes - vlan_tag_bytes;
 constexpr std::uint16_t shortest_mtu = 68;
 constexpr unsigned cache_mbufs = 256;
+constexpr std::size_t cache_line = RTE_CACHE_LINE_SIZE;
 
 /// What is known of a driver beyond what it says of itself.
 struct Known {
@@ -189,11 +190,13 @@ Pool make_pool(const std::string& name, unsigned mbufs, std::uint16_t room) {
 }  // namespace
 
 std::size_t pool_memory(unsigned workers, std::uint16_t mtu) {
-  // An mbuf with its room, what a pool keeps of each, and what it wants in one piece.
-  const std::size_t mbuf = sizeof(rte_mbuf) + RTE_PKTMBUF_HEADROOM + mbuf_room(mtu) + 192;
-  return mbuf * (rx_mbufs(workers, usual_descriptors, workers) +
-                 tx_mbufs(workers, usual_descriptors, workers)) +
-         (std::size_t{4} << 20);
+  // In pages of 4 KiB, DPDK lets no mbuf begin in one and end in another, if it fits into one.
+  constexpr std::size_t page = 4096;
+  constexpr std::size_t pool_bytes = std::size_t{2} << 20;  // what a pool needs itself
+  const std::size_t mbuf = cache_line + sizeof(rte_mbuf) + RTE_PKTMBUF_HEADROOM + mbuf_room(mtu);
+  const std::size_t mbufs =
+      rx_mbufs(workers, usual_descriptors, workers) + tx_mbufs(workers, usual_descriptors, workers);
+  return mbufs * ((mbuf + page - 1) / page * page) + 2 * pool_bytes;
 }
 
 Result<void> DpdkDevice::make_pools(std::uint16_t rx, std::uint16_t tx, unsigned workers) {

@@ -16,6 +16,12 @@ bool same_place(const MemoryRegion& a, const MemoryRegion& b) {
          a.frontend_address == b.frontend_address;
 }
 
+bool same(const MemoryMap::Region& known, const MemoryRegion& region, const struct stat& file) {
+  return same_place(known.description, region) && known.device == file.st_dev &&
+         known.inode == file.st_ino &&
+         known.description.mmap_offset_bytes == region.mmap_offset_bytes;
+}
+
 }  // namespace
 
 Result<void> MemoryMap::check(const MemoryRegion& region) const {
@@ -43,11 +49,7 @@ Result<void> MemoryMap::add(const MemoryRegion& region, int fd, const MemoryMap&
 
   std::shared_ptr<const Mapping> mapping;
   for (const Region& known : previous.regions_) {
-    if (same_place(known.description, region) && known.device == file.st_dev &&
-        known.inode == file.st_ino &&
-        known.description.mmap_offset_bytes == region.mmap_offset_bytes) {
-      mapping = known.mapping;
-    }
+    if (same(known, region, file)) mapping = known.mapping;
   }
   if (!mapping) {
     auto fresh = Mapping::map(fd, region.mmap_offset_bytes, region.size_bytes);
@@ -61,6 +63,11 @@ Result<void> MemoryMap::add(const MemoryRegion& region, int fd, const MemoryMap&
 
 Result<MemoryMap> MemoryMap::with(const MemoryRegion& region, int fd) const {
   MemoryMap map = *this;
+  struct stat file{};
+  const bool there = ::fstat(fd, &file) == 0 && std::ranges::any_of(regions_, [&](const Region& r) {
+                       return same(r, region, file);
+                     });
+  if (there) return map;
   if (const auto added = map.add(region, fd, {}); !added) return std::unexpected(added.error());
   return map;
 }

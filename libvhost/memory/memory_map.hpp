@@ -37,7 +37,8 @@ class MemoryMap {
   MemoryMap() = default;
 
   /// This map and one region more. Refuses an overlap in either address space, an address range
-  /// that wraps, and more than max_regions.
+  /// that wraps, and more than max_regions. The very same region again changes nothing: QEMU 7.2
+  /// adds each region once for every pair of a network device's rings.
   [[nodiscard]] Result<MemoryMap> with(const MemoryRegion& region, int fd) const;
   /// This map without the region that has these addresses and this size.
   [[nodiscard]] Result<MemoryMap> without(const MemoryRegion& region) const;

@@ -30,7 +30,8 @@ Result<void> DeviceState::admit(const RequestRule& rule, const Message& message)
   if (fds < rule.fds_least || fds > rule.fds_most) {
     return refuse(name + " came with " + std::to_string(fds) + " file descriptors");
   }
-  if (rule.gate == Gate::protocol_features_accepted &&
+  // QEMU enables a network device's rings before it tells any features.
+  if (rule.gate == Gate::protocol_features_accepted && accepted_ != 0 &&
       !has(accepted_, feature::protocol_features)) {
     return refuse(name + " came without VHOST_USER_F_PROTOCOL_FEATURES");
   }

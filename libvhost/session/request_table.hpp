@@ -16,7 +16,7 @@ namespace vhost {
 enum class Gate : signed char {
   none = -1,
   protocol_features_offered = -2,   ///< feature bit 30, which we always offer
-  protocol_features_accepted = -3,  ///< feature bit 30 was accepted by SET_FEATURES
+  protocol_features_accepted = -3,  ///< SET_FEATURES accepted feature bit 30, or is yet to come
   // 0 and above: that protocol feature was accepted.
 };
 [[nodiscard]] constexpr Gate needs(unsigned protocol_feature_bit) {

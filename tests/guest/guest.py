@@ -1,4 +1,4 @@
-"""A virtual machine whose disks are served by vhost-user-blk daemons.
+"""A virtual machine whose disks and network devices are served by vhost-user daemons.
 
 QEMU runs without KVM (TCG), with its memory in a shared memfd as vhost-user needs. Three
 channels lead into it: the first serial port goes to a log file (kernel messages), the second
@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nic
+from nic import Nic
 from process import Process
 from qmp import Qmp, QmpError
 
@@ -45,9 +47,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a guest is made of. Without a kernel the firmware boots from the first disk."""
+    """What a guest is made of. Without a kernel the firmware boots from the first device."""
 
-    disks: tuple[Disk, ...]
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
     cpus: int = 1
     memory: str = "256M"
     kernel: Path | None = None
@@ -62,8 +65,8 @@ class Result:
 
 
 class Guest:
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        self.console_log = folder / "console.log"
+    def __init__(self, machine: Machine, folder: Path, name: str) -> None:
+        self.console_log = folder / f"{name}.console.log"
         self._numbers = itertools.count(1)
         self._pending = b""
         self._agent, agent_end = socket.socketpair()
@@ -71,7 +74,7 @@ class Guest:
         command = qemu_command(machine, self.console_log, agent_end.fileno(), monitor_end.fileno())
         with agent_end, monitor_end:
             self.qemu = Process(
-                command, folder / "qemu.log", [agent_end.fileno(), monitor_end.fileno()]
+                command, folder / f"{name}.qemu.log", [agent_end.fileno(), monitor_end.fileno()]
             )
         self._monitor_socket = monitor
         self._qmp: Qmp | None = None
@@ -206,6 +209,8 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
         command += ["-append", options.strip()]
     for number, disk in enumerate(machine.disks):
         command += _disk_options(number, disk)
+    for number, device in enumerate(machine.nics):
+        command += nic.qemu_options(number, device)
     return command
 
 

@@ -3,9 +3,10 @@
 Everything is taken from the host's Debian packages; a program comes with the shared libraries
 that ldd names, under the same paths; the programs themselves are in /tools. No root is needed and nothing is mounted on the host.
 
-There are two images. The small one (a few MB) boots fastest. The large one has fio, which
-Debian links with the libraries of every storage system it can drive. An image is named after
-its ingredients, so a newer tool or another kernel makes a new one.
+There are three images. The small one (a few MB) boots fastest. The large one has fio, which
+Debian links with the libraries of every storage system it can drive. The third is for guests
+that have network devices. An image is named after its ingredients, so a newer tool or another
+kernel makes a new one.
 
 Inside, /init (file guest_init.sh) loads the modules and answers the commands of guest.py.
 """
@@ -16,24 +17,41 @@ import hashlib
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from cpio import CpioWriter
 from kernel import Kernel
 
 INIT = Path(__file__).with_name("guest_init.sh")
-SMALL_TOOLS = ("mkfs.ext4", "e2fsck", "blkdiscard")
-LARGE_TOOLS = (*SMALL_TOOLS, "fio")
+# ext4 and crc32c are built in; if a later kernel has them as modules they are found by name.
+DISK_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
+NET_MODULES = ("virtio_pci", "virtio_net", "8021q")
+DISK_TOOLS = ("mkfs.ext4", "e2fsck", "blkdiscard")
 SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True)
+class Contents:
+    tools: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+KINDS = {
+    "small": Contents(DISK_TOOLS, DISK_MODULES),
+    "large": Contents((*DISK_TOOLS, "fio"), DISK_MODULES),
+    "net": Contents(("ethtool",), NET_MODULES),
+}
 
 
 class ToolMissing(Exception):
     """A program that the guest needs is not installed on the host."""
 
 
-def build(cache: Path, kernel: Kernel, *, with_fio: bool) -> Path:
-    """The path of an image, made if there is none of the same ingredients yet."""
-    programs = [_program(name) for name in (LARGE_TOOLS if with_fio else SMALL_TOOLS)]
+def build(cache: Path, kernel: Kernel, kind: str) -> Path:
+    """The path of an image of one of the KINDS, made if there is none of these ingredients yet."""
+    programs = [_program(name) for name in KINDS[kind].tools]
+    modules = kernel.modules(KINDS[kind].modules)
     busybox = _program("busybox")
     files = {f"/tools/{path.name}": path for path in programs}
     for program in programs:
@@ -41,15 +59,17 @@ def build(cache: Path, kernel: Kernel, *, with_fio: bool) -> Path:
     conf = Path("/etc/mke2fs.conf")
     if conf.exists():
         files[str(conf)] = conf
-    key = _fingerprint([INIT, busybox, *kernel.modules, *files.values()])
-    image = cache / f"initramfs-{'large' if with_fio else 'small'}-{key}.cpio"
+    key = _fingerprint([INIT, busybox, *modules, *files.values()])
+    image = cache / f"initramfs-{kind}-{key}.cpio"
     if not image.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        _write(image, kernel, busybox, files)
+        _write(image, modules, busybox, files)
     return image
 
 
-def _write(image: Path, kernel: Kernel, busybox: Path, files: dict[str, Path]) -> None:
+def _write(
+    image: Path, modules: tuple[Path, ...], busybox: Path, files: dict[str, Path]
+) -> None:
     partial = image.with_suffix(".partial")
     with partial.open("wb") as out:
         archive = CpioWriter(out)
@@ -59,7 +79,7 @@ def _write(image: Path, kernel: Kernel, busybox: Path, files: dict[str, Path]) -
         archive.copy(busybox, "bin/busybox")
         for name, source in files.items():
             archive.copy(source, name.lstrip("/"))
-        for number, module in enumerate(kernel.modules):
+        for number, module in enumerate(modules):
             archive.copy(module, f"modules/{number:02}-{module.name}")
         for applet in _applets(busybox):
             archive.symlink(f"bin/{applet}", "busybox")

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 METAPACKAGE = "linux-image-cloud-amd64"
-# ext4 and crc32c are built in; if a later kernel has them as modules they are found by name.
-WANTED_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
 
 
 class KernelMissing(Exception):
@@ -30,7 +28,11 @@ class KernelMissing(Exception):
 class Kernel:
     release: str
     image: Path
-    modules: tuple[Path, ...]  # In the order in which they must be loaded.
+    folder: Path  # Of its modules.
+
+    def modules(self, wanted: tuple[str, ...]) -> tuple[Path, ...]:
+        """The files of these modules and of all they need, in the order of loading."""
+        return load_order(self.folder, wanted)
 
 
 def obtain(cache: Path) -> Kernel:
@@ -44,7 +46,7 @@ def obtain(cache: Path) -> Kernel:
     release = images[-1].name.removeprefix("vmlinuz-")
     folders = [root / "lib/modules" / release, root / "usr/lib/modules" / release]
     folder = next(path for path in folders if path.is_dir())
-    return Kernel(release, images[-1], load_order(folder, WANTED_MODULES))
+    return Kernel(release, images[-1], folder)
 
 
 def load_order(folder: Path, wanted: tuple[str, ...]) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,13 @@ from typing import Any
 
 import initramfs
 import kernel
+from backend import BackEnd
 from daemon import Daemon, Options
 from guest import Disk, Guest, Machine
+from namespace import Namespace
+from netdaemon import NetDaemon, Port
+from nic import Nic
+from process import Process
 
 MEBIBYTE = 1 << 20
 
@@ -30,6 +36,7 @@ class Setting:
     """What is the same for all tests of a run. `program` None means qemu-storage-daemon."""
 
     program: Path | None
+    net_program: Path
     cache: Path
 
 
@@ -38,7 +45,7 @@ class Lab:
         self.setting = setting
         self.folder = Path(tempfile.mkdtemp(prefix="vhost-guest-"))
         self._stack = ExitStack()
-        self._daemons: list[Daemon] = []
+        self._daemons: list[BackEnd] = []
         self._guests: list[Guest] = []
 
     def __enter__(self) -> Lab:
@@ -66,10 +73,43 @@ class Lab:
         self._stack.callback(daemon.close)
         return daemon
 
+    def namespace(self, *addresses: str, mtu: int = 1500, queues: int = 1) -> Namespace:
+        """A network namespace with a TAP of these addresses."""
+        namespace = Namespace(self.folder, addresses, mtu, queues)
+        self._stack.callback(namespace.close)
+        return namespace
+
+    def net_daemon(
+        self, *ports: Port, namespace: Namespace | None = None, arguments: Sequence[str] = ()
+    ) -> NetDaemon:
+        """A vhost-user-net; with a namespace, the TAP in there is its uplink."""
+        name = f"daemon{len(self._daemons)}"
+        daemon = NetDaemon(
+            self.setting.net_program, ports, self.folder, name, namespace, arguments
+        )
+        self._daemons.append(daemon)
+        self._stack.callback(daemon.close)
+        return daemon
+
+    def begin_to_boot(self, *nics: Nic, cpus: int = 1) -> Guest:
+        """A Linux guest with these as eth0, eth1, ... It still boots: wait_ready() comes next."""
+        linux = kernel.obtain(self.setting.cache)
+        root = initramfs.build(self.setting.cache, linux, "net")
+        return self._start(Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root))
+
+    def boot_from_network(self, nic: Nic) -> Guest:
+        """A machine without a kernel: the device's boot ROM is to get one."""
+        return self._start(Machine(nics=(replace(nic, properties=(*nic.properties, "bootindex=1")),)))
+
+    def process(self, process: Process) -> Process:
+        """Ends it with the test."""
+        self._stack.callback(process.end)
+        return process
+
     def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "") -> Guest:
         """A running Linux guest that has these disks as /dev/vda, /dev/vdb, ..."""
         linux = kernel.obtain(self.setting.cache)
-        root = initramfs.build(self.setting.cache, linux, with_fio=fio)
+        root = initramfs.build(self.setting.cache, linux, "large" if fio else "small")
         machine = Machine(
             tuple(disk if isinstance(disk, Disk) else Disk(disk.socket) for disk in disks),
             cpus=cpus, memory="512M" if fio else "256M",
@@ -102,7 +142,7 @@ class Lab:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, machine: Machine) -> Guest:
-        guest = Guest(machine, self.folder)
+        guest = Guest(machine, self.folder, f"guest{len(self._guests)}")
         self._guests.append(guest)
         self._stack.callback(guest.close)
         return guest

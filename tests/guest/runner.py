@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab import Lab, Setting
+from namespace import NotAllowed
 
 Test = Callable[[Lab], None]
 _promises: dict[str, Test] = {}
@@ -74,7 +75,7 @@ def _run_one(test: Test, setting: Setting) -> tuple[str, str]:
         with lab:
             test(lab)
             lab.finish()
-    except Skip as reason:
+    except (Skip, NotAllowed) as reason:
         lab.discard()
         return "skipped", f": {reason}"
     except Exception:  # A test may fail in any way; the others still run.

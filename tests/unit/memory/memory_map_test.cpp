@@ -151,6 +151,19 @@ TEST_F(MemoryMapTest, AddsAndRemovesOneRegion) {
   EXPECT_EQ(one->size(), 1u) << "a map does not change";
 }
 
+TEST_F(MemoryMapTest, AddsTheVerySameRegionOnlyOnce) {
+  const auto one = MemoryMap().with(first_, file_.get());
+  const auto again = one->with(first_, file_.get());
+  ASSERT_TRUE(again) << again.error().what;
+  EXPECT_EQ(again->size(), 1u);
+  EXPECT_EQ(prefix(*again, gpa, 1).data(), prefix(*one, gpa, 1).data());
+  EXPECT_FALSE(one->with(region(gpa, 4 * page, uva, page), file_.get())) << "another part of it";
+  EXPECT_FALSE(one->with(region(gpa, 3 * page, uva), file_.get())) << "less of it";
+  const UniqueFd other(::memfd_create("other", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(other.get(), 64 * page), 0);
+  EXPECT_FALSE(one->with(first_, other.get())) << "the same place in another file";
+}
+
 TEST_F(MemoryMapTest, RemovesOnlyAnExactMatchAndIgnoresTheOffset) {
   const auto map = of({first_});
   EXPECT_FALSE(map->without(region(gpa + 1, 4 * page, uva)));

@@ -7,7 +7,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/unit/net/frame_fixture.hpp"
+#include "tests/unit/net/tcp_frame.hpp"
 
 /*
  * A TAP's queue gives and takes a frame per call, as a datagram socket does: where the kernel's
@@ -64,7 +64,7 @@ TEST_F(TapQueueTest, FindsNothing) {
 TEST_F(TapQueueTest, TakesFramesOfEveryLengthAsTheyAre) {
   for (const std::size_t length : {std::size_t{14}, std::size_t{60}, Frame::longest_head - 1,
                                    Frame::longest_head, Frame::longest_head + 1, std::size_t{1518},
-                                   std::size_t{9018}, std::size_t{longest_frame}}) {
+                                   std::size_t{9018}, std::size_t{longest_plain_frame}}) {
     const auto bytes = counting_bytes(length);
     ASSERT_TRUE(kernel_sends({}, bytes)) << length;
     ASSERT_TRUE(queue_->take(burst_));
@@ -74,7 +74,7 @@ TEST_F(TapQueueTest, TakesFramesOfEveryLengthAsTheyAre) {
     queue_->release();
   }
   EXPECT_EQ(queue_->traffic().frames.value(), 8U);
-  EXPECT_EQ(queue_->traffic().bytes.value(), 14 + 60 + 3 * 256 + 1518 + 9018 + longest_frame);
+  EXPECT_EQ(queue_->traffic().bytes.value(), 14 + 60 + 3 * 256 + 1518 + 9018 + longest_plain_frame);
 }
 
 TEST_F(TapQueueTest, DropsWhatIsNoFrame) {
@@ -108,12 +108,13 @@ TEST_F(TapQueueTest, TakesABurstInOrderWithEveryByteInItsPlace) {
 }
 
 TEST_F(TapQueueTest, EndsABurstOfTheLongestFramesWhenItsBufferIsFull) {
-  auto bytes = counting_bytes(longest_frame);
+  constexpr TapHeader undone{{needs_csum, gso::tcp4, 54, 1448, 34, 16}, 0};
+  auto bytes = tcp4_frame(65535 + ethernet_bytes);
   std::size_t in_socket = 0;
   std::vector<std::vector<std::byte>> taken;
   for (unsigned i = 0; i < 20;) {
     bytes[6] = static_cast<std::byte>(i);
-    if (in_socket < 8 && kernel_sends({}, bytes)) {
+    if (in_socket < 8 && kernel_sends(undone, bytes)) {
       ++in_socket;
       ++i;
       continue;

@@ -8,6 +8,18 @@
 namespace vhost::tests {
 namespace {
 
+TEST_F(SessionTest, RunsARingThatWasEnabledBeforeTheFeatures) {
+  // As QEMU does for network devices.
+  frontend_.tell(Request::set_protocol_features, FakeFrontend::usual_protocol_features);
+  ASSERT_EQ(frontend_.enable(0, 1), Outcome::done);
+  negotiate();
+  ASSERT_EQ(frontend_.set_memory(memory_, {0, 1, 2}), Outcome::done);
+  configure(0);
+  EXPECT_TRUE(device_.running.empty());
+  ASSERT_EQ(frontend_.vring_fd(Request::set_vring_kick, 0, kick_), Outcome::done);
+  EXPECT_EQ(device_.running.count(0), 1u);
+}
+
 TEST_F(SessionTest, RefusesRingsThatDoNotExist) {
   negotiate();
   for (const std::uint32_t index : {4u, 5u, 255u, 256u, 65535u, 65536u, UINT32_MAX}) {
