@@ -168,7 +168,8 @@ Result<Eal> Eal::start(const EalSetup& setup) {
     remove_runtime_folder(::rte_eal_get_runtime_dir());
     return refuse(setup, *plan, error);
   }
-  if (!plan->note.empty()) common::log::info("{}", plan->note);
+  // Who has no packet buffers has nothing to gain.
+  if (!plan->note.empty() && setup.memory_bytes != 0) common::log::info("{}", plan->note);
   eal_runs = true;
   return Eal(plan->hugepages);
 }

@@ -16,7 +16,7 @@
  * calling thread as it was, and writes to our log instead of stderr.
  *
  * Order: Eal::start() before libvhost's fault guard (EAL takes SIGBUS for a moment, while it
- * allocates), both before there are other threads. All uplinks are closed before it ends.
+ * allocates) and before there are other threads. All uplinks are closed before it ends.
  */
 namespace net {
 
