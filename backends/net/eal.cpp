@@ -8,6 +8,7 @@
 #include <rte_log.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <mutex>
@@ -18,6 +19,9 @@
 
 namespace net {
 namespace {
+
+/// Changes only while there are no workers.
+std::atomic<bool> eal_runs = false;
 
 using vhost::Fault, vhost::Result;
 
@@ -164,19 +168,22 @@ Result<Eal> Eal::start(const EalSetup& setup) {
     remove_runtime_folder(::rte_eal_get_runtime_dir());
     return refuse(setup, *plan, error);
   }
-  if (!plan->note.empty()) common::log::info("{}", plan->note);
+  // Who has no packet buffers has nothing to gain.
+  if (!plan->note.empty() && setup.memory_bytes != 0) common::log::info("{}", plan->note);
+  eal_runs = true;
   return Eal(plan->hugepages);
 }
 
 Eal::~Eal() {
   if (!ours_) return;
+  eal_runs = false;
   const std::string folder = ::rte_eal_get_runtime_dir();
   ::rte_eal_cleanup();
   remove_runtime_folder(folder);
 }
 
-EalThread::EalThread() : registered_(::rte_thread_register() == 0) {
-  if (!registered_) {
+EalThread::EalThread() : registered_(eal_runs && ::rte_thread_register() == 0) {
+  if (eal_runs && !registered_) {
     common::log::warning(
         "DPDK has no place for one more thread ({}): this one goes on without its "
         "own cache of packet buffers, slower",

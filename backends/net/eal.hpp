@@ -16,7 +16,7 @@
  * calling thread as it was, and writes to our log instead of stderr.
  *
  * Order: Eal::start() before libvhost's fault guard (EAL takes SIGBUS for a moment, while it
- * allocates), both before there are other threads. All uplinks are closed before it ends.
+ * allocates) and before there are other threads. All uplinks are closed before it ends.
  */
 namespace net {
 
@@ -61,7 +61,8 @@ class Eal {
 };
 
 /// Gives the calling thread its own caches of packet buffers, as long as the object lives. Each
-/// worker has one. Where DPDK has no place for one more thread, it goes on without, slower.
+/// worker has one. Where DPDK has no place for one more thread, it goes on without, slower. Without
+/// EAL there is nothing to give.
 class EalThread {
  public:
   EalThread();

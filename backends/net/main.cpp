@@ -141,7 +141,6 @@ Result<void> Daemon::run() {
     common::log::warning("a worker did not come round in time and is left behind");
     ::_exit(EXIT_SUCCESS);  // it uses all of this
   }
-  if (network_->captures()) network_->write_captures();
   return ended;
 }
 

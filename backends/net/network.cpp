@@ -181,6 +181,7 @@ void Network::join_uplinks() {
 
 void Network::make_devices() {
   std::vector<Worker*> workers;
+  workers.reserve(workers_.size());
   for (const auto& worker : workers_) workers.push_back(worker.get());
   for (std::size_t i = 0; i < settings_.ports.size(); ++i) {
     const PortSpec& port = settings_.ports[i];

@@ -1,11 +1,17 @@
 // Guests on the ports of a real vhost-user-net: who hears whom, and what is told of it.
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
 #include <cstring>
+
+#include <net/if.h>
 
 #include "tests/integration/net_fixture.hpp"
 
@@ -211,6 +217,71 @@ TEST_F(NetPorts, StatisticsTellWhatWasMovedAndNegotiated) {
   const Strings features = first["connection"]["features"];
   EXPECT_NE(std::ranges::find(features, "VIRTIO_NET_F_MRG_RXBUF"), features.end());
   EXPECT_NE(std::ranges::find(features, "VIRTIO_F_VERSION_1"), features.end());
+}
+
+/// A socket on an interface of this network namespace: what the host's side sends and hears.
+vhost::UniqueFd packet_socket(const char* interface) {
+  vhost::UniqueFd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL)));
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = htons(ETH_P_ALL);
+  address.sll_ifindex = static_cast<int>(::if_nametoindex(interface));
+  EXPECT_EQ(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  return fd;
+}
+
+/// The next frame of our own type on the socket; empty if none comes.
+Bytes heard_on(const vhost::UniqueFd& socket) {
+  Bytes bytes(2048);
+  pollfd look{socket.get(), POLLIN, 0};
+  while (::poll(&look, 1, 5000) == 1) {
+    const ssize_t got = ::recv(socket.get(), bytes.data(), bytes.size(), 0);
+    if (got < 14 || bytes[12] != std::byte{0x88} || bytes[13] != std::byte{0xb5}) continue;
+    bytes.resize(static_cast<std::size_t>(got));
+    return bytes;
+  }
+  return {};
+}
+
+TEST_F(NetPorts, OnePortAndATapAreAPatch) {
+  if (::unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "no network namespace: no TAP";
+  serve({"--port", port("a"), "--uplink", "tap:vubtap0,mtu=2000,name=world"});
+  Station a = guest("a", 1);
+  const vhost::UniqueFd host = packet_socket("vubtap0");
+  a.send({2, 0, 0, 0, 0, 9}, 1800);
+  EXPECT_EQ(heard_on(host), frame(a.mac, {2, 0, 0, 0, 0, 9}, 1800));
+  const Bytes answer = frame({2, 0, 0, 0, 0, 9}, a.mac, 300);
+  EXPECT_EQ(::send(host.get(), answer.data(), answer.size(), 0), 300);
+  Bytes received;
+  while (received != answer) received = a.receive();  // the kernel has its own to say, too
+  const json told = stats_when(
+      stats, [](const json& now) { return now["uplinks"][0]["to_uplink"]["frames"] == 1; });
+  const json& uplink = told["uplinks"][0];
+  EXPECT_EQ(uplink["name"], "world");
+  EXPECT_EQ(uplink["device"], "tap:vubtap0");
+  EXPECT_EQ(uplink["driver"], "tap");
+  EXPECT_EQ(uplink["mtu"], 2000);
+  EXPECT_EQ(uplink["link_up"], true);
+  EXPECT_EQ(uplink["longest_pause_us"], 0);
+  EXPECT_GE(uplink["from_uplink"]["frames"], 1);
+  EXPECT_EQ(told["switch"]["stations"], 0) << "a patch learns nothing";
+  EXPECT_EQ(daemon->words().find("warning"), std::string::npos) << daemon->words();
+}
+
+TEST_F(NetPorts, ADpdkDeviceIsAnUplink) {
+  serve({"--port", port("a"), "--port", port("b"), "--uplink", "mtu=2000,name=world;net_ring0"});
+  Station a = guest("a", 1);
+  a.send({2, 0, 0, 0, 0, 9}, 300);
+  const json told = stats_when(stats, [](const json& now) {
+    return now["uplinks"][0]["to_uplink"]["frames"] == 1 &&
+           now["uplinks"][0]["from_uplink"]["frames"] == 1;  // it returns what it is sent
+  });
+  EXPECT_EQ(told["uplinks"][0]["name"], "world");
+  EXPECT_EQ(told["uplinks"][0]["driver"], "net_ring");
+  EXPECT_GT(told["uplinks"][0]["longest_pause_us"], 0);
+  EXPECT_EQ(told["workers"][0]["longest_pause_ns"],
+            1000 * told["uplinks"][0]["longest_pause_us"].get<int>());
+  EXPECT_FALSE(told["uplinks"][0]["driver_counters"].empty());
 }
 
 TEST_F(NetPorts, AHangupChangesNothing) {

@@ -149,6 +149,12 @@ TEST_F(ServerTest, HalfAMessageHoldsUpNobodyElse) {
   EXPECT_GT(ticks, 10);
 }
 
+std::chrono::nanoseconds thread_cpu_time() {
+  timespec used{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+}
+
 TEST_F(ServerTest, ClosesTheConnectionWhoseMemoryIsCutShort) {
   // Whichever server on the loop is told first.
   FakeDevice idle;
@@ -185,6 +191,10 @@ TEST_F(ServerTest, ClosesTheConnectionWhoseMemoryIsCutShort) {
   EXPECT_TRUE(run(milliseconds(1000), [&] { return !server->connected(); }));
   EXPECT_TRUE(device_.running.empty());
   EXPECT_EQ(log_.back(), "the front-end is disconnected");
+
+  const auto used = thread_cpu_time();
+  run(milliseconds(200));
+  EXPECT_LT(thread_cpu_time() - used, milliseconds(100)) << "the fault is over, and was told once";
 }
 
 TEST_F(ServerTest, ConnectsAndConnectsAgain) {
