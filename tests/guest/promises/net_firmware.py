@@ -36,15 +36,6 @@ SCRIPT = "#!ipxe\nchain http://10.0.0.1/program\n"
 
 @promise
 def net_boot_rom_gets_an_address_and_boots_over_http(lab: Lab) -> None:
-    _boots(lab, "disable-legacy=on")
-
-
-@promise
-def net_boot_rom_boots_with_a_legacy_device(lab: Lab) -> None:
-    _boots(lab, "disable-modern=on", "disable-legacy=off")
-
-
-def _boots(lab: Lab, *transport: str) -> None:
     if not ROM.exists():
         raise Skip(f"there is no {ROM} (package ipxe-qemu)")
     namespace = lab.namespace(*network.namespace_addresses(HOST))
@@ -57,7 +48,7 @@ def _boots(lab: Lab, *transport: str) -> None:
     (lab.folder / "leases").touch()
     lab.process(namespace.start("busybox", "udhcpd", "-f", "-a", "10", str(settings)))
     daemon = lab.net_daemon(Port(), namespace=namespace)
-    nic = Nic(daemon.sockets[0], network.mac(2), properties=(f"romfile={ROM}", *transport))
+    nic = Nic(daemon.sockets[0], network.mac(2), properties=(f"romfile={ROM}",))
     guest = lab.boot_from_network(nic)
     guest.wait_console(MARKER, 60.0)
 
