@@ -21,9 +21,9 @@
 namespace net {
 
 struct EalSetup {
-  std::size_t memory_bytes = 0;      ///< for packet buffers: the sum of uplink_memory()
-  bool needs_pci = false;            ///< look for PCI devices
-  bool no_iommu = false;             ///< as --unsafe-no-iommu: devices get physical addresses
+  std::size_t memory_bytes = 0;            ///< for packet buffers: the sum of uplink_memory()
+  std::vector<std::string> pci_devices{};  ///< addresses: these are taken, and no others
+  bool no_iommu = false;                   ///< as --unsafe-no-iommu: devices get physical addresses
   std::vector<std::string> extra{};  ///< --eal, split at spaces: wins over what is chosen here
   std::filesystem::path sysfs = "/sys";
 };

@@ -87,6 +87,11 @@ bool says(const EalSetup& setup, std::initializer_list<std::string_view> options
   });
 }
 
+/// Devices may be there that see physical addresses.
+bool unguarded(const EalSetup& setup) {
+  return setup.no_iommu && !setup.pci_devices.empty();
+}
+
 /// "0@(0,1,5)": one lcore, the calling thread, on all CPUs that it may use now.
 Result<std::string> lcores() {
   const auto cpus = common::allowed_cpus();
@@ -112,7 +117,7 @@ Result<void> choose_memory(EalPlan& plan, const EalSetup& setup) {
     return {};
   }
   const std::string cure = what_to_add(sizes, needed);
-  if (setup.no_iommu) {
+  if (unguarded(setup)) {
     return vhost::fail(Fault::operator_, "a device without an IOMMU needs hugepages for its " +
                                              std::to_string(pages_for(needed, mebibyte)) +
                                              " MiB: " + cure);
@@ -153,9 +158,15 @@ Result<EalPlan> plan_eal(const EalSetup& setup) {
     arguments.push_back("--file-prefix=vhost-user-net-" + std::to_string(::getpid()));
   }
   if (!says(setup, {"--telemetry"})) arguments.emplace_back("--no-telemetry");
-  if (!setup.needs_pci && !says(setup, {"-a", "--allow"})) arguments.emplace_back("--no-pci");
+  // Without a list, EAL would take every device that vfio-pci has, also those of others.
+  for (const std::string& address : setup.pci_devices) {
+    arguments.insert(arguments.end(), {"-a", address});
+  }
+  if (setup.pci_devices.empty() && !says(setup, {"-a", "--allow"})) {
+    arguments.emplace_back("--no-pci");
+  }
   if (!says(setup, {"--iova-mode"})) {
-    arguments.emplace_back(setup.no_iommu ? "--iova-mode=pa" : "--iova-mode=va");
+    arguments.emplace_back(unguarded(setup) ? "--iova-mode=pa" : "--iova-mode=va");
   }
   if (!says(setup, {"--log-level"})) arguments.emplace_back("--log-level=warning");
   if (const auto chosen = choose_memory(plan, setup); !chosen) return pass_on(chosen);

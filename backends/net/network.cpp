@@ -80,7 +80,7 @@ Result<void> Network::start_eal() {
     const UplinkPlan& uplink = settings_.uplinks[i];
     if (!uplink.device.needs_dpdk()) continue;
     needed = true;
-    setup.needs_pci = setup.needs_pci || uplink.device.needs_pci();
+    if (uplink.device.needs_pci()) setup.pci_devices.push_back(uplink.device.argument);
     setup.memory_bytes +=
         uplink_memory(uplink.device, {.port = {}, .workers = settings_.workers, .mtu = uplink.mtu});
   }

@@ -8,6 +8,18 @@
 namespace net {
 namespace {
 
+/// Addresses and type of a frame, to be compared.
+struct Beginning {
+  Beginning() = default;
+  explicit Beginning(const Frame& frame)
+      : first(frame.field<std::uint64_t>(0)),
+        last(frame.field<std::uint64_t>(ethernet_bytes - sizeof last)) {}
+  bool operator==(const Beginning&) const = default;
+
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
+};
+
 bool is_group(StationKey key) {
   return (std::to_underlying(key) & 1) != 0;
 }
@@ -78,16 +90,24 @@ void Switch::forward_some(Source& source, std::span<Frame> frames, unsigned work
   if (table_) {
     direct_all(source, frames, worker);
   } else {
-    const std::uint16_t other = from == PortId{0} ? 1 : 0;
-    for (Frame& frame : frames) {
-      if (port.guarded && !port.setup.guard.allows(frame)) {
-        source.traffic().drop(Drop::spoofed);
-      } else {
-        gather(lane, other, frame);
-      }
-    }
+    patch(source, frames, lane);
   }
   deliver(lane, frames, worker);
+}
+
+void Switch::patch(Source& source, std::span<Frame> frames, Lane& lane) {
+  const std::uint16_t from = std::to_underlying(source.port());
+  const Port& port = *ports_[from];
+  Group* group = nullptr;
+  for (Frame& frame : frames) {
+    if (port.guarded && !port.setup.guard.allows(frame)) {
+      source.traffic().drop(Drop::spoofed);
+    } else if (group == nullptr) {
+      group = &gather(lane, from == 0 ? 1 : 0, frame);
+    } else {
+      group->frames[group->count++] = &frame;
+    }
+  }
 }
 
 void Switch::direct_all(Source& source, std::span<Frame> frames, unsigned worker) {
@@ -102,27 +122,46 @@ void Switch::direct_all(Source& source, std::span<Frame> frames, unsigned worker
 
   Journey journey{from, *ports_[std::to_underlying(from)], source.traffic(), lane, memo, worker, 0,
                   {}};
-  for (std::size_t i = 0; i < frames.size(); ++i) direct(journey, frames[i], lane.tags[i]);
+  Beginning before{};
+  Group* group = nullptr;  // where the frame before went, if to one sink
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    const Beginning beginning(frames[i]);
+    if (group != nullptr && beginning == before && !journey.port.guarded) {
+      lane.tags[i] = lane.tags[i - 1];
+      group->frames[group->count++] = &frames[i];
+      continue;
+    }
+    group = direct(journey, frames[i], lane.tags[i]);
+    // What the tag says is not in the beginning.
+    if (network16(frames[i], ether_type_offset) == ether_type::vlan) group = nullptr;
+    before = beginning;
+  }
 }
 
-void Switch::direct(Journey& journey, Frame& frame, VlanTag& tag) {
+/// Returns the group of the sink, if there is one sink.
+auto Switch::direct(Journey& journey, Frame& frame, VlanTag& tag) -> Group* {
   const PortSetup& setup = journey.port.setup;
-  if (journey.port.guarded && !setup.guard.allows(frame)) {
-    return journey.traffic.drop(Drop::spoofed);
-  }
+  const auto drop = [&](Drop why) {
+    journey.traffic.drop(why);
+    return nullptr;
+  };
+  if (journey.port.guarded && !setup.guard.allows(frame)) return drop(Drop::spoofed);
   const auto classified = setup.vlan.classify(frame);
-  if (!classified) return journey.traffic.drop(Drop::vlan);
+  if (!classified) return drop(Drop::vlan);
   tag = *classified;
 
-  const StationKey destination = station_key(frame, 0, tag.vlan);
-  look_up(journey, station_key(frame, source_mac_offset, tag.vlan), destination);
-  if (is_group(destination) || !journey.memo.to) return flood(journey, frame, tag);
-  const PortId to = *journey.memo.to;
-  if (to == journey.from) return journey.traffic.drop(Drop::nowhere);
-  if (tags_change_ && !ports_[std::to_underlying(to)]->setup.vlan.passes(tag)) {
-    return journey.traffic.drop(Drop::vlan);
+  look_up(journey, station_key(frame, source_mac_offset, tag.vlan),
+          station_key(frame, 0, tag.vlan));
+  if (!journey.memo.to) {
+    flood(journey, frame, tag);
+    return nullptr;
   }
-  gather(journey.lane, std::to_underlying(to), frame);
+  const PortId to = *journey.memo.to;
+  if (to == journey.from) return drop(Drop::nowhere);
+  if (tags_change_ && !ports_[std::to_underlying(to)]->setup.vlan.passes(tag)) {
+    return drop(Drop::vlan);
+  }
+  return &gather(journey.lane, std::to_underlying(to), frame);
 }
 
 /// Learns the source and finds the destination, if these are not those of the frame before.
@@ -156,10 +195,11 @@ void Switch::flood(Journey& journey, Frame& frame, const VlanTag& tag) {
   }
 }
 
-void Switch::gather(Lane& lane, std::uint16_t port, Frame& frame) {
+auto Switch::gather(Lane& lane, std::uint16_t port, Frame& frame) -> Group& {
   Group& group = lane.groups[port];
   if (group.count == 0) lane.filled.push_back(port);
   group.frames[group.count++] = &frame;
+  return group;
 }
 
 void Switch::deliver(Lane& lane, std::span<Frame> frames, unsigned worker) {

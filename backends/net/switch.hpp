@@ -29,7 +29,8 @@
  *
  * Most bursts are a conversation of two stations, so for each port a worker remembers the last
  * source and the last destination and what came of them, and looks into the table only when an
- * address, the second or the table has changed.
+ * address, the second or the table has changed. Within a burst, a frame that begins with the same
+ * bytes as the one before goes where that went, without another look.
  *
  * forward() and flush(): any worker, at the same time, each with its own number. The rest: the
  * control thread.
@@ -119,11 +120,12 @@ class Switch {
          std::unique_ptr<MacTable> table);
 
   void forward_some(Source& source, std::span<Frame> frames, unsigned worker);
+  void patch(Source& source, std::span<Frame> frames, Lane& lane);
   void direct_all(Source& source, std::span<Frame> frames, unsigned worker);
-  void direct(Journey& journey, Frame& frame, VlanTag& tag);
+  Group* direct(Journey& journey, Frame& frame, VlanTag& tag);
   void flood(Journey& journey, Frame& frame, const VlanTag& tag);
   void look_up(Journey& journey, StationKey source, StationKey destination);
-  static void gather(Lane& lane, std::uint16_t port, Frame& frame);
+  static Group& gather(Lane& lane, std::uint16_t port, Frame& frame);
   void deliver(Lane& lane, std::span<Frame> frames, unsigned worker);
 
   bool tags_change_ = false;  // not a patch, and some port has a VLAN policy

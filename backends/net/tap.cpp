@@ -1,7 +1,6 @@
 #include "backends/net/tap.hpp"
 
-#include <algorithm>
-
+#include "backends/net/segment.hpp"
 #include "backends/net/tap_device.hpp"
 #include "common/log.hpp"
 
@@ -31,18 +30,34 @@ Tap::Tap(const UplinkSpec& spec, const UplinkSetup& setup, TapDevice device)
 }
 
 void Tap::deliver(std::span<Frame* const> frames, unsigned worker) {
-  TapQueue& queue = *queues_[worker % queues_.size()];
   Traffic& traffic = to_uplink_[worker];
   Tally tally;
-  for (std::size_t i = 0; i < frames.size(); ++i) {
-    switch (queue.send(*frames[i], {bounce_[worker].get(), longest_frame})) {
-      case TapQueue::Sent::sent: tally.add(frames[i]->length()); break;
-      case TapQueue::Sent::full: traffic.drop(Drop::full); break;
-      case TapQueue::Sent::link_down: traffic.drop(Drop::link_down); break;
-      case TapQueue::Sent::refused: traffic.drop(Drop::refused); break;
+  for (Frame* const frame : frames) {
+    switch (missing(*frame, accepts_)) {
+      case Missing::checksum:
+        complete_checksum(*frame);
+        traffic.summed.add();
+        [[fallthrough]];
+      case Missing::nothing: send(*frame, worker, tally); continue;
+      case Missing::segmentation: break;
     }
+    Segmenter segments(*frame, accepts_);
+    traffic.segmented.add();
+    Frame part;
+    while (segments.next(part)) send(part, worker, tally);
   }
   tally.flush(traffic);
+}
+
+void Tap::send(const Frame& frame, unsigned worker, Tally& tally) {
+  Traffic& traffic = to_uplink_[worker];
+  TapQueue& queue = *queues_[worker % queues_.size()];
+  switch (queue.send(frame, accepts_, {bounce_[worker].get(), longest_frame})) {
+    case TapQueue::Sent::sent: tally.add(frame.length()); break;
+    case TapQueue::Sent::full: traffic.drop(Drop::full); break;
+    case TapQueue::Sent::link_down: traffic.drop(Drop::link_down); break;
+    case TapQueue::Sent::refused: traffic.drop(Drop::refused); break;
+  }
 }
 
 bool Tap::link_up() {

@@ -45,6 +45,7 @@ class Tap final : public Uplink {
 
  private:
   Tap(const UplinkSpec& spec, const UplinkSetup& setup, TapDevice device);
+  void send(const Frame& frame, unsigned worker, Tally& tally);
 
   std::string name_;
   std::string interface_;

@@ -35,7 +35,6 @@ bool TapQueue::take(Burst& burst) {
   burst.count = 0;
   used_ = 0;
   if (gone()) return false;
-  if (burst.room.size() < Burst::most) burst.room.resize(Burst::most);
   bool any = false;
   Tally tally;
   for (std::size_t i = 0; i < Burst::most && used_ + room_bytes <= buffer_bytes; ++i) {
@@ -78,7 +77,7 @@ TapQueue::Received TapQueue::receive(Frame& frame, iovec& piece) {
   frame.start(head, length);
   piece.iov_len = length - head;
   if (piece.iov_len > 0) frame.rest = {&piece, 1};
-  if (const auto why = check(frame, header.offload, all)) return drop(*why);
+  if (const auto why = check(frame, header.offload, all, Sender::host)) return drop(*why);
   used_ += (piece.iov_len + cache_line - 1) / cache_line * cache_line;
   return Received::frame;
 }
@@ -98,8 +97,9 @@ void TapQueue::let_go() {
       "{}: the interface was deleted; frames to it are dropped. Make it again and restart", name_);
 }
 
-TapQueue::Sent TapQueue::send(const Frame& frame, std::span<std::byte> bounce) {
-  TapHeader header{frame.offload, 0};
+TapQueue::Sent TapQueue::send(const Frame& frame, const Accepts& accepts,
+                              std::span<std::byte> bounce) {
+  TapHeader header{header_for(frame, accepts), 0};
   // How much the kernel keeps in one piece. 0 would be all of it: memory that is hard to get.
   header.offload.hdr_len = static_cast<std::uint16_t>(frame.head().size());
   std::array<iovec, most_pieces> from;

@@ -34,13 +34,14 @@ class TapQueue final : public Source {
   void disarm() override {}
   [[nodiscard]] int wake_fd() const override { return fd_.get(); }
   void woken() override {}
+  [[nodiscard]] std::size_t room_needed() const override { return Burst::most; }
   [[nodiscard]] Traffic& traffic() override { return traffic_; }
   [[nodiscard]] PortId port() const override { return port_; }
 
   enum class Sent : std::uint8_t { sent, full, link_down, refused };
-  /// Sends a frame of which nothing is missing. `bounce` is for one that is in too many pieces:
-  /// longest_frame bytes. Any thread.
-  [[nodiscard]] Sent send(const Frame& frame, std::span<std::byte> bounce);
+  /// Sends a frame of which nothing is missing to a kernel that takes `accepts` undone. `bounce` is
+  /// for one that is in too many pieces: longest_frame bytes. Any thread.
+  [[nodiscard]] Sent send(const Frame& frame, const Accepts& accepts, std::span<std::byte> bounce);
 
   /// Whether the interface was deleted. Any thread.
   [[nodiscard]] bool gone() const { return gone_.load(std::memory_order_relaxed); }

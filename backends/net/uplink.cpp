@@ -133,4 +133,8 @@ Result<std::unique_ptr<Uplink>> open_uplink(const UplinkSpec& spec, const Uplink
   return Tap::open(spec, setup);
 }
 
+std::size_t uplink_memory(const UplinkSpec& spec, const UplinkSetup& setup) {
+  return spec.needs_dpdk() ? pool_memory(setup.workers, setup.mtu.value_or(1500)) : 0;
+}
+
 }  // namespace net

@@ -54,8 +54,8 @@ struct UplinkSpec {
 struct UplinkSetup {
   PortId port{};
   unsigned workers = 1;
-  std::optional<std::uint16_t> mtu;  ///< wanted; otherwise as the interface has it, or 1500
-  bool allow_no_iommu = false;       ///< a PCI device may write to all of the host's memory
+  std::optional<std::uint16_t> mtu{};  ///< wanted; otherwise as the interface has it, or 1500
+  bool allow_no_iommu = false;         ///< a PCI device may write to all of the host's memory
 };
 
 /// A number that the uplink's driver counts.

@@ -3,7 +3,7 @@
 
   blocks.py FOLDER...     the folders hold the programs under test
 
-Paths under /tmp, /run/vhost-user-blk and /srv/images stand for a scratch folder. QEMU is started
+Paths under /tmp, /run/vhost-user-* and /srv/images stand for a scratch folder. QEMU is started
 with all its devices, but stopped before the guest's first instruction, and quits at once.
 """
 
@@ -20,7 +20,13 @@ from pathlib import Path
 
 from pages import TOP, Block, blocks, check, pages
 
-KNOWN = ("run", "run: QEMU with its devices, stopped before the first instruction", "config")
+KNOWN = ("run", "run: QEMU with its devices, stopped before the first instruction", "config",
+         "config of vhost-user-net")
+# What makes a good configuration file a bad one.
+WRONG = {
+    KNOWN[2]: ("vhost-user-blk", "--blk-file", "none", "no such file; create it"),
+    KNOWN[3]: ("vhost-user-net", "--fd", "3", "--fd and --port exclude each other"),
+}
 QEMU = shutil.which("qemu-system-x86_64")
 # Without -accel kvm, which a test machine may lack.
 QEMU_STANDIN = """#!/bin/bash
@@ -75,16 +81,16 @@ def compile_complaints() -> list[str]:
 
 
 def config_complaints() -> list[str]:
-    """With an image that is not there, the only thing left to complain about is the image."""
+    """With one flag that is wrong, the only thing left to complain about is that flag."""
     complaints = []
-    for block in (block for page in pages() for block in blocks(page) if block.how == "config"):
+    for block in (block for page in pages() for block in blocks(page) if block.how in WRONG):
+        program, flag, value, complaint = WRONG[block.how]
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, "test.conf")
             file.write_text(local(block.text, scratch))
-            done = subprocess.run(
-                ["vhost-user-blk", "--config", file, "--blk-file", f"{scratch}/none"],
-                capture_output=True, text=True, env=environment(scratch), check=False)
-            if done.returncode != 2 or "no such file; create it" not in done.stderr:
+            done = subprocess.run([program, "--config", file, flag, value], capture_output=True,
+                                  text=True, env=environment(scratch), check=False)
+            if done.returncode != 2 or complaint not in done.stderr:
                 complaints.append(f"{block.place}: {done.stderr}")
     return complaints
 
@@ -137,7 +143,7 @@ def script(chosen: list[Block]) -> str:
 
 
 def local(text: str, scratch: str) -> str:
-    return re.sub(r"/tmp/|/run/vhost-user-blk/|/srv/images/", scratch + "/", text)
+    return re.sub(r"/tmp/|/run/vhost-user-(blk|net)/|/srv/images/", scratch + "/", text)
 
 
 def environment(scratch: str) -> dict[str, str]:

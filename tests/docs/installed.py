@@ -34,9 +34,11 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 INSTALLED = (
-    "bin/vhost-user-blk", "bin/vhost-bench", "lib/systemd/system/vhost-user-blk@.service",
-    "lib/sysusers.d/vhost-user-blk.conf", "share/qemu/vhost-user/50-vhost-user-blk.json",
-    "share/doc/vhost-user-blk/example.conf",
+    "bin/vhost-bench",
+    *(name for program in ("vhost-user-blk", "vhost-user-net") for name in (
+        f"bin/{program}", f"lib/systemd/system/{program}@.service",
+        f"lib/sysusers.d/{program}.conf", f"share/qemu/vhost-user/50-{program}.json",
+        f"share/doc/{program}/example.conf")),
 )
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What the pages name exists: flags, commands, files, and the daemon's sentences.
 
-  names.py VHOST_USER_BLK VHOST_BENCH
+  names.py VHOST_USER_BLK VHOST_BENCH VHOST_USER_NET
 
-Compares docs/vhost-user-blk.md with --help both ways; a flag elsewhere must be one of ours.
+Compares each daemon's manual with --help both ways; a flag elsewhere must be one of ours.
 """
 
 from __future__ import annotations
@@ -11,35 +11,46 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from pages import TOP, Block, all_blocks, check, first_code, pages, prose, table_rows
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-MANUAL = TOP / "docs/vhost-user-blk.md"
+DAEMONS = {"vhost-user-blk": sys.argv[1], "vhost-user-net": sys.argv[3]}
 FOREIGN_FLAGS = {"--fix", "--realtime"}  # of ./run lint and tests/bench/run
 TREE = re.compile(r"(?<![\w/.-])(?:build|docs|examples|libvhost|systemd|tests|tools)/[\w./@-]+")
 
 
-def flags_of(program: str) -> set[str]:
-    text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+def manual(program: str) -> Path:
+    return TOP / f"docs/{program}.md"
+
+
+def flags_of(*command: str) -> set[str]:
+    text = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"^  (--[a-z-]+)", text, re.M))
 
 
 def flag_complaints() -> list[str]:
-    ours, bench = flags_of(sys.argv[1]), flags_of(sys.argv[2])
-    rows = {FLAG.findall(row[0])[0] for row in table_rows(MANUAL) if FLAG.match(first_code(row[0]))}
-    complaints = [f"{MANUAL.name}: no row for {flag}" for flag in sorted(ours - rows)]
-    complaints += [f"{MANUAL.name}: a row for {flag}, which the daemon does not know"
-                   for flag in sorted(rows - ours)]
+    known = {program: flags_of(path) for program, path in DAEMONS.items()}
+    complaints = []
+    for program, ours in known.items():
+        page = manual(program)
+        rows = {FLAG.findall(row[0])[0] for row in table_rows(page, "## Flags")
+                if FLAG.match(first_code(row[0]))}
+        complaints += [f"{page.name}: no row for {flag}" for flag in sorted(ours - rows)]
+        complaints += [f"{page.name}: a row for {flag}, which the daemon does not know"
+                       for flag in sorted(rows - ours)]
+    known["vhost-bench"] = flags_of(sys.argv[2]) | flags_of(sys.argv[2], "net")
+    all_known = FOREIGN_FLAGS.union(*known.values())
     for page in pages():
         named = set(FLAG.findall(re.sub(r"<!--|-->", "", prose(page))))
         complaints += [f"{page.name}: {flag} is no flag of ours"
-                       for flag in sorted(named - ours - bench - FOREIGN_FLAGS)]
+                       for flag in sorted(named - all_known)]
     for block in all_blocks():
-        for program, known in (("vhost-user-blk", ours), ("vhost-bench", bench)):
+        for program, flags in known.items():
             for command in commands(block, program):
                 complaints += [f"{block.place}: {program} does not know {flag}"
-                               for flag in FLAG.findall(command) if flag not in known]
+                               for flag in FLAG.findall(command) if flag not in flags]
     return complaints
 
 
@@ -74,23 +85,26 @@ def path_complaints() -> list[str]:
 
 def sentence_complaints() -> list[str]:
     """The troubleshooting tables quote the source. String literals are joined as C++ joins them."""
-    sources = [path for room in ("backends/blk", "common", "libvhost")
+    sources = [path for room in ("backends", "common", "libvhost")
                for path in sorted((TOP / room).rglob("*.cpp"))]
     text = "\n".join(path.read_text() for path in sources)
     joined = re.sub(r'"\s*\n?\s*"', "", text)
-    quoted = [first_code(row[0]) for row in troubleshooting_rows()]
-    if len(quoted) < 30:
-        return [f"{MANUAL.name}: the troubleshooting tables were not found"]
-    complaints = [f"{MANUAL.name}: nothing in the source says '{sentence}'"
-                  for sentence in quoted if sentence and sentence not in joined]
-    for said in re.findall(r'fail\(Fault::operator_,\s*"(--[^"]+)"', joined):
+    complaints, quoted = [], []
+    for page in map(manual, DAEMONS):
+        sentences = [first_code(row[0]) for row in troubleshooting_rows(page)]
+        if len(sentences) < 20:
+            return [f"{page.name}: the troubleshooting tables were not found"]
+        complaints += [f"{page.name}: nothing in the source says '{sentence}'"
+                       for sentence in sentences if sentence and sentence not in joined]
+        quoted += sentences
+    for said in re.findall(r'(?:fail\(Fault::operator_,|refuse\()\s*"(--[^"]+)"', joined):
         if not said.endswith(" ") and not any(sentence in said for sentence in quoted if sentence):
-            complaints.append(f"{MANUAL.name}: no row for '{said}'")
+            complaints.append(f"no manual has a row for '{said}'")
     return complaints
 
 
-def troubleshooting_rows() -> list[list[str]]:
-    text = MANUAL.read_text().split("## Troubleshooting", 1)[-1]
+def troubleshooting_rows(page: Path) -> list[list[str]]:
+    text = page.read_text().split("## Troubleshooting", 1)[-1]
     return [[cell.strip() for cell in line.strip("|").split(" | ")]
             for line in text.splitlines() if line.startswith("| `")]
 

@@ -49,10 +49,14 @@ def prose(page: Path) -> str:
     return BLOCK.sub("", page.read_text())
 
 
-def table_rows(page: Path) -> list[list[str]]:
-    """The cells of all tables; an escaped bar is part of its cell."""
+def table_rows(page: Path, heading: str = "") -> list[list[str]]:
+    """The cells of all tables, or of those up to the next heading; an escaped bar is part of its
+    cell."""
+    text = page.read_text()
+    if heading:
+        text = re.split(r"^#", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.M)[0]
     rows = []
-    for line in page.read_text().splitlines():
+    for line in text.splitlines():
         if line.startswith("| ") and not line.startswith("| ---"):
             rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
     return rows

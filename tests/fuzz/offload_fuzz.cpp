@@ -41,11 +41,12 @@ class Input {
 
 Shape shape_of(Input& input) {
   const std::size_t bits = input.byte();
-  return {.ipv6 = (bits & 1) != 0,
+  const bool ipv6 = (bits & 1) != 0;
+  return {.ipv6 = ipv6,
           .udp = (bits & 2) != 0,
           .tags = (bits >> 2) % 3,
-          .extension = (bits >> 4) % 4 * 8,
-          .options = (bits >> 6) * 4,
+          .extension = input.byte() % (ipv6 ? 26 : 6) * 8,
+          .options = (bits >> 4) % 11 * 4,
           .payload = input.number()};
 }
 

@@ -17,9 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::string program() {
-  const char* const path = std::getenv("VHOST_USER_BLK");
-  if (path == nullptr) throw std::runtime_error("VHOST_USER_BLK does not name the program");
+std::string program(const char* variable) {
+  const char* const path = std::getenv(variable);
+  if (path == nullptr) throw std::runtime_error(variable + std::string(" names no program"));
   return path;
 }
 
@@ -70,7 +70,7 @@ Strings Folder::list() const {
 
 Daemon::Daemon(const Folder& folder, const Strings& flags, const Launch& launch)
     : stderr_path_(folder / "stderr") {
-  Strings arguments{program()};
+  Strings arguments{program(launch.program)};
   arguments.insert(arguments.end(), flags.begin(), flags.end());
   Strings variables = environment(launch.environment);
   const auto argv = pointers(arguments);

@@ -12,7 +12,7 @@
 #include "libvhost/frontend/connection.hpp"
 
 /*
- * vhost-user-blk as a process: its flags, its folder, its end. Everything here talks to the real
+ * A daemon as a process: its flags, its folder, its end. Everything here talks to the real
  * program from outside, by what any user of it has: flags, signals, files, /proc.
  *
  * What should have worked and did not is thrown: gtest ends the test with the sentence.
@@ -71,8 +71,9 @@ struct End {
 inline constexpr End good_end{0, 0};
 
 struct Launch {
-  Strings environment{};  ///< NAME=value, beside ours
-  int inherit_fd = -1;    ///< stays open in the daemon, under the same number
+  Strings environment{};                   ///< NAME=value, beside ours
+  int inherit_fd = -1;                     ///< stays open in the daemon, under the same number
+  const char* program = "VHOST_USER_BLK";  ///< the variable that has the program's path
 };
 
 class Daemon {

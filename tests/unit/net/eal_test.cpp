@@ -92,18 +92,29 @@ TEST_F(EalPlanTest, RunsOnAKernelWithoutHugepages) {
 
 TEST_F(EalPlanTest, NeedsHugepagesWithoutAnIommu) {
   have("2048kB", 1);
-  const auto refused = plan_eal({.needs_pci = true, .no_iommu = true, .sysfs = folder_.path()});
+  const auto refused =
+      plan_eal({.pci_devices = {"0000:01:00.0"}, .no_iommu = true, .sysfs = folder_.path()});
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().what,
               HasSubstr("needs hugepages for its 48 MiB: add 23 hugepages of 2048 kB"));
   have("2048kB", base_pages);
-  EXPECT_THAT(plan({.needs_pci = true, .no_iommu = true}).arguments, Contains("--iova-mode=pa"));
+  EXPECT_THAT(plan({.pci_devices = {"0000:01:00.0"}, .no_iommu = true}).arguments,
+              Contains("--iova-mode=pa"));
 }
 
-TEST_F(EalPlanTest, LooksForPciDevicesOnlyWhenAsked) {
+TEST_F(EalPlanTest, TakesNoPciDevicesButThoseNamed) {
   EXPECT_THAT(plan().arguments, Contains("--no-pci"));
-  EXPECT_THAT(plan({.needs_pci = true}).arguments, Not(Contains("--no-pci")));
+  const auto two = plan({.pci_devices = {"0000:01:00.0", "0000:02:00.1"}}).arguments;
+  EXPECT_THAT(two, Not(Contains("--no-pci")));
+  EXPECT_THAT(two, testing::IsSupersetOf({"-a", "0000:01:00.0", "0000:02:00.1"}));
+  EXPECT_EQ(std::ranges::count(two, "-a"), 2);
   EXPECT_THAT(plan({.extra = {"-a", "0000:01:00.0"}}).arguments, Not(Contains("--no-pci")));
+}
+
+TEST_F(EalPlanTest, NeedsNothingOfADeviceThatIsNotThere) {
+  const auto chosen = plan({.no_iommu = true});
+  EXPECT_FALSE(chosen.hugepages);
+  EXPECT_THAT(chosen.arguments, Contains("--iova-mode=va"));
 }
 
 TEST_F(EalPlanTest, LetsTheUserWin) {

@@ -7,7 +7,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/unit/net/frame_fixture.hpp"
+#include "tests/unit/net/tcp_frame.hpp"
 
 /*
  * A TAP's queue gives and takes a frame per call, as a datagram socket does: where the kernel's
@@ -27,6 +27,7 @@ class TapQueueTest : public testing::Test {
     for (const int end : ends) ::setsockopt(end, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
     queue_ = std::make_unique<TapQueue>(vhost::UniqueFd(ends[0]), port, "--uplink tap:t");
     kernel_ = vhost::UniqueFd(ends[1]);
+    burst_.room.resize(queue_->room_needed());
   }
 
   bool kernel_sends(const TapHeader& header, std::span<const std::byte> frame) {
@@ -50,6 +51,7 @@ class TapQueueTest : public testing::Test {
   std::unique_ptr<TapQueue> queue_;
   vhost::UniqueFd kernel_;
   Burst burst_;
+  const Accepts all_{true, true, true, true, true};
   std::vector<std::byte> bounce_ = std::vector<std::byte>(longest_frame);
 };
 
@@ -62,7 +64,7 @@ TEST_F(TapQueueTest, FindsNothing) {
 TEST_F(TapQueueTest, TakesFramesOfEveryLengthAsTheyAre) {
   for (const std::size_t length : {std::size_t{14}, std::size_t{60}, Frame::longest_head - 1,
                                    Frame::longest_head, Frame::longest_head + 1, std::size_t{1518},
-                                   std::size_t{9018}, std::size_t{longest_frame}}) {
+                                   std::size_t{9018}, std::size_t{longest_plain_frame}}) {
     const auto bytes = counting_bytes(length);
     ASSERT_TRUE(kernel_sends({}, bytes)) << length;
     ASSERT_TRUE(queue_->take(burst_));
@@ -72,7 +74,7 @@ TEST_F(TapQueueTest, TakesFramesOfEveryLengthAsTheyAre) {
     queue_->release();
   }
   EXPECT_EQ(queue_->traffic().frames.value(), 8U);
-  EXPECT_EQ(queue_->traffic().bytes.value(), 14 + 60 + 3 * 256 + 1518 + 9018 + longest_frame);
+  EXPECT_EQ(queue_->traffic().bytes.value(), 14 + 60 + 3 * 256 + 1518 + 9018 + longest_plain_frame);
 }
 
 TEST_F(TapQueueTest, DropsWhatIsNoFrame) {
@@ -106,12 +108,13 @@ TEST_F(TapQueueTest, TakesABurstInOrderWithEveryByteInItsPlace) {
 }
 
 TEST_F(TapQueueTest, EndsABurstOfTheLongestFramesWhenItsBufferIsFull) {
-  auto bytes = counting_bytes(longest_frame);
+  constexpr TapHeader undone{{needs_csum, gso::tcp4, 54, 1448, 34, 16}, 0};
+  auto bytes = tcp4_frame(65535 + ethernet_bytes);
   std::size_t in_socket = 0;
   std::vector<std::vector<std::byte>> taken;
   for (unsigned i = 0; i < 20;) {
     bytes[6] = static_cast<std::byte>(i);
-    if (in_socket < 8 && kernel_sends({}, bytes)) {
+    if (in_socket < 8 && kernel_sends(undone, bytes)) {
       ++in_socket;
       ++i;
       continue;
@@ -158,7 +161,7 @@ TEST_F(TapQueueTest, ChecksTheKernelsHeaderAsAGuests) {
 TEST_F(TapQueueTest, SendsAFrameWithWhatIsUndone) {
   OwnedFrame owned(counting_bytes(9000), 1000);
   owned.frame.offload = {needs_csum, gso::tcp6, 0, 1400, 54, 16};
-  ASSERT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::sent);
+  ASSERT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::sent);
   const auto [header, frame] = kernel_takes();
   EXPECT_EQ(frame, counting_bytes(9000));
   EXPECT_EQ(header.offload.flags, needs_csum);
@@ -176,7 +179,7 @@ TEST_F(TapQueueTest, SendsAFrameInMorePiecesThanTheKernelTakes) {
     const std::size_t length = Frame::usual_head + pieces;
     const OwnedFrame owned(counting_bytes(length), 1);
     ASSERT_EQ(owned.frame.rest.size(), pieces);
-    ASSERT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::sent);
+    ASSERT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::sent);
     EXPECT_EQ(kernel_takes().second, counting_bytes(length));
   }
 }
@@ -184,17 +187,18 @@ TEST_F(TapQueueTest, SendsAFrameInMorePiecesThanTheKernelTakes) {
 TEST_F(TapQueueTest, NeverWaitsForTheKernel) {
   const OwnedFrame owned(counting_bytes(60000));
   int sent = 0;
-  while (queue_->send(owned.frame, bounce_) == TapQueue::Sent::sent) ASSERT_LT(++sent, 10'000);
-  EXPECT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::full);
+  while (queue_->send(owned.frame, all_, bounce_) == TapQueue::Sent::sent)
+    ASSERT_LT(++sent, 10'000);
+  EXPECT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::full);
   (void)kernel_takes();
   for (int i = 1; i < sent; ++i) (void)kernel_takes();
-  EXPECT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::sent);
+  EXPECT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::sent);
 }
 
 TEST_F(TapQueueTest, SaysWhatTheKernelRefuses) {
   kernel_ = {};
   const OwnedFrame owned(counting_bytes(100));
-  EXPECT_EQ(queue_->send(owned.frame, bounce_), TapQueue::Sent::refused);
+  EXPECT_EQ(queue_->send(owned.frame, all_, bounce_), TapQueue::Sent::refused);
   EXPECT_FALSE(queue_->gone());
 }
 
