@@ -22,7 +22,7 @@ LOAD_ADDRESS = 0x7C00
 #   end: hlt; jmp end
 PROGRAM = "31c0 8ed8 be{text} baf803 ac 84c0 7403 ee ebf8 f4 ebfd"
 DHCP = """
-interface {tap}
+interface {interface}
 start 10.0.0.50
 end 10.0.0.60
 option subnet 255.255.255.0
@@ -44,7 +44,7 @@ def net_boot_rom_gets_an_address_and_boots_over_http(lab: Lab) -> None:
     (served / "boot.ipxe").write_text(SCRIPT)
     (served / "program").write_bytes(_program())
     settings = lab.folder / "udhcpd.conf"
-    settings.write_text(DHCP.format(tap=namespace.tap, folder=lab.folder))
+    settings.write_text(DHCP.format(interface=namespace.interface, folder=lab.folder))
     (lab.folder / "leases").touch()
     lab.process(namespace.start("busybox", "udhcpd", "-f", "-a", "10", str(settings)))
     daemon = lab.net_daemon(Port(), namespace=namespace)
