@@ -19,7 +19,7 @@ def show(lab: Lab) -> str:
     namespace, reason = _namespace(lab)
     daemon = lab.net_daemon(Port(), Port(), namespace=namespace)
     print(f"\nvhost-user-net (process {daemon.pid}) serves two guests"
-          + (f", with {namespace.tap} in a network namespace as uplink" if namespace else ""))
+          + (f", with {namespace.interface} in a network namespace as uplink" if namespace else ""))
     print("booting them ...", flush=True)
     one, other = network.two_guests(lab, network.nic(daemon, 0), network.nic(daemon, 1))
     _between("The guests reach each other", one, "guest 1", other, "guest 2")

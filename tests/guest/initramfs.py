@@ -1,7 +1,8 @@
 """The guest's root file system: an initramfs with busybox, the kernel modules and a few tools.
 
 Everything is taken from the host's Debian packages; a program comes with the shared libraries
-that ldd names, under the same paths; the programs themselves are in /tools. No root is needed and nothing is mounted on the host.
+that ldd names, under the same paths; the programs themselves are in /tools. No root is needed and
+nothing is mounted on the host.
 
 There are three images. The small one (a few MB) boots fastest. The large one has fio, which
 Debian links with the libraries of every storage system it can drive. The third is for guests

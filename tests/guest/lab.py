@@ -73,16 +73,16 @@ class Lab:
         self._stack.callback(daemon.close)
         return daemon
 
-    def namespace(self, *addresses: str, mtu: int = 1500, queues: int = 1) -> Namespace:
-        """A network namespace with a TAP of these addresses."""
-        namespace = Namespace(self.folder, addresses, mtu, queues)
+    def namespace(self, *addresses: str, **options: Any) -> Namespace:
+        """A network namespace with an uplink for a daemon; the options are Namespace's."""
+        namespace = Namespace(self.folder, addresses, **options)
         self._stack.callback(namespace.close)
         return namespace
 
     def net_daemon(
         self, *ports: Port, namespace: Namespace | None = None, arguments: Sequence[str] = ()
     ) -> NetDaemon:
-        """A vhost-user-net; with a namespace, the TAP in there is its uplink."""
+        """A vhost-user-net; with a namespace, its uplink is in there."""
         name = f"daemon{len(self._daemons)}"
         daemon = NetDaemon(
             self.setting.net_program, ports, self.folder, name, namespace, arguments

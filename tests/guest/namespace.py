@@ -1,4 +1,7 @@
-"""A network namespace of a test's own, with a TAP for the daemon and addresses for the guests.
+"""A network namespace of a test's own, with an uplink for the daemon and addresses for its guests.
+
+The uplink is a TAP, or one end of a pair of virtual Ethernet devices, which takes neither
+checksums to be computed nor segments to be cut from a packet socket.
 
 The namespace is that of a process which only sleeps; programs are started in it by nsenter. So
 there is nothing to clear away: the kernel removes the namespace, the TAP and the addresses with
@@ -25,16 +28,25 @@ class NotAllowed(Exception):
 
 
 class Namespace:
-    tap = "tap0"
+    """`interface` has the addresses; `uplink` is what the daemon is told."""
 
-    def __init__(self, folder: Path, addresses: tuple[str, ...], mtu: int = 1500, queues: int = 1) -> None:
+    def __init__(
+        self, folder: Path, addresses: tuple[str, ...], *, mtu: int = 1500, queues: int = 1,
+        pair: bool = False,
+    ) -> None:
+        self.interface = "veth0" if pair else "tap0"
+        self.uplink = "af_packet:veth1" if pair else "tap:tap0"
         self.log = folder / "namespace.log"
         self._own_users = os.geteuid() != 0
         users = ["--user", "--map-root-user"] if self._own_users else []
         self._holder = Process(["unshare", *users, "--net", "sleep", "1000000"], self.log)
         try:
             self._await()
-            self._set_up(addresses, mtu, queues)
+            if pair:
+                self._make_pair()
+            else:
+                self._make_tap(queues)
+            self._set_up(addresses, mtu)
         except Exception:
             self.close()
             raise
@@ -74,14 +86,27 @@ class Namespace:
             time.sleep(0.002)
         raise NotAllowed(f"no network namespace: {self.log.read_text().strip()}")
 
-    def _set_up(self, addresses: tuple[str, ...], mtu: int, queues: int) -> None:
+    def _make_tap(self, queues: int) -> None:
         several = ["multi_queue"] if queues > 1 else []
         try:
-            self.run("ip", "tuntap", "add", self.tap, "mode", "tap", "vnet_hdr", *several)
+            self.run("ip", "tuntap", "add", self.interface, "mode", "tap", "vnet_hdr", *several)
         except RuntimeError as error:
             raise NotAllowed(f"no TAP: {error}") from None
+
+    def _make_pair(self) -> None:
+        try:
+            self.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+        except RuntimeError as error:
+            raise NotAllowed(f"no virtual Ethernet devices: {error}") from None
+        # What the kernel leaves to a device would stay undone.
+        self.run("ethtool", "-K", "veth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+        # The daemon's end has no part in IP, or both ends would answer for the host.
+        self.run("busybox", "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/veth1/disable_ipv6")
+        self.run("ip", "link", "set", "veth1", "up")
+
+    def _set_up(self, addresses: tuple[str, ...], mtu: int) -> None:
         self.run("ip", "link", "set", "lo", "up")
-        self.run("ip", "link", "set", self.tap, "mtu", str(mtu), "up")
+        self.run("ip", "link", "set", self.interface, "mtu", str(mtu), "up")
         for address in addresses:
             family = ["nodad"] if ":" in address else []
-            self.run("ip", "addr", "add", address, "dev", self.tap, *family)
+            self.run("ip", "addr", "add", address, "dev", self.interface, *family)

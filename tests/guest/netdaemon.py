@@ -1,6 +1,6 @@
 """The network back-end under test: vhost-user-net with a socket for every guest.
 
-Its uplink, if it has one, is a TAP in a Namespace; then the whole daemon runs in there. Where
+Its uplink, if it has one, is in a Namespace; then the whole daemon runs in there. Where
 its sockets are is not the namespace's business.
 
 A port that connects by itself (client) has no socket to wait for: QEMU makes it.
@@ -45,7 +45,7 @@ class NetDaemon(BackEnd):
             keys = [f"p{number}", f"socket={path}", *port.options, *(["client"] if port.client else [])]
             command += ["--port", ",".join(keys)]
         if namespace is not None:
-            command = namespace.command(*command, "--uplink", f"tap:{namespace.tap}")
+            command = namespace.command(*command, "--uplink", namespace.uplink)
         self._command = command
         self.start()
 

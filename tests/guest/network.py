@@ -119,10 +119,6 @@ def ping(source: End, target: End, size: int = 56, count: int = 3) -> None:
         source.run(f"ping -c {count} -i 0.1 -W 2 -s {size} {address} | grep -q ' 0% packet loss'")
 
 
-def no_ping(source: End, target: End) -> bool:
-    return source.run(f"ping -c 2 -i 0.2 -W 1 {target.addresses[0]} >/dev/null; echo $?") != "0"
-
-
 def exchange(one: End, other: End, families: Sequence[int] = (0, 1)) -> None:
     """Both ends fetch the other's file at the same time, once for each family."""
     sums = data_sum(one), data_sum(other)
@@ -171,11 +167,6 @@ def transfers(receiver: End) -> int:
 
 def end_traffic(receiver: End) -> None:
     receiver.run("touch /run/fetch.stop")
-
-
-def long_file(end: End, mebibytes: int) -> None:
-    """As guest_end()'s, of another size: a hole costs no memory."""
-    end.run(f"truncate -s {mebibytes}M {end.folder}/data")
 
 
 def check_kernel(guest: Guest) -> None:

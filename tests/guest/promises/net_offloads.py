@@ -8,8 +8,11 @@ from netdaemon import NetDaemon, Port
 from runner import promise
 
 WITHOUT = ("guest_csum=off", "guest_tso4=off", "guest_tso6=off", "guest_ecn=off", "guest_ufo=off")
-# Each on top of the one before: without checksums there is no segmentation either.
-SWITCHES = ("rx-gro-hw off", "gro off", "gso off", "tso off", "tx off", "tx on", "tso on gso on", "rx-gro-hw on gro on")
+# Each on top of those before.
+SWITCHES = (
+    "rx-gro-hw off", "gro off", "gso off", "tso off", "tx off",
+    "tx on", "tso on gso on", "rx-gro-hw on gro on",
+)
 
 
 @promise

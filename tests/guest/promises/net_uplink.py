@@ -1,4 +1,4 @@
-"""A guest and the host: the daemon's uplink is a TAP in a network namespace."""
+"""A guest and the host: the daemon's uplink is in a network namespace, mostly a TAP."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def net_frames_between_guest_and_tap_have_right_checksums(lab: Lab) -> None:
     assert counts["received/large"] > 0, "the guest's segments reach the host in one piece"
     assert counts["sent/large"] > 0, "and the host's the guest"
     # Now every frame of the kernel's is complete, and of one segment.
-    namespace.run("ethtool", "-K", namespace.tap, "tx", "off", "tso", "off", "gso", "off")
+    namespace.run("ethtool", "-K", namespace.interface, "tx", "off", "tso", "off", "gso", "off")
     guest.run("ethtool -K eth0 tx off")
     with _captured(lab, namespace, "summed") as counts:
         network.exchange(guest, host)
@@ -67,6 +67,35 @@ def net_guest_without_offloads_gets_the_taps_frames_cut_and_summed(lab: Lab) -> 
     daemon.wait_for(lambda: daemon.count(0, "to_guest", "segmented") > 0, "frames were cut")
     daemon.wait_for(lambda: daemon.count(0, "to_guest", "summed") > 0, "frames were summed")
     assert guest.run("awk '/^Tcp: [0-9]/ { print $NF }' /proc/net/snmp") == "0", "bad checksums"
+
+
+@promise
+def net_frames_to_an_uplink_without_offloads_are_cut_and_summed(lab: Lab) -> None:
+    namespace = lab.namespace(*network.namespace_addresses(HOST), pair=True)
+    daemon = lab.net_daemon(Port(), namespace=namespace)
+    host = network.namespace_end(lab, namespace, HOST)
+    guest = network.guest_end(lab.begin_to_boot(network.nic(daemon, 0)), HOST + 1)
+    network.ping(guest, host, size=1400)
+    with _captured(lab, namespace, "pair") as counts:
+        network.exchange(guest, host)
+    _all_right(counts)
+    assert counts["received/good"] > 100 and counts["received/partial"] == 0, counts
+    assert counts["received/large"] == 0, counts
+    daemon.wait_for(
+        lambda: daemon.count(0, "from_guest", "size_classes/longer") > 0, "the guest leaves it to us"
+    )
+
+
+@promise
+def net_guest_with_two_queue_pairs_reaches_a_tap_with_two_queues(lab: Lab) -> None:
+    namespace = lab.namespace(*network.namespace_addresses(HOST), queues=2)
+    daemon = lab.net_daemon(Port(), namespace=namespace, arguments=("--workers", "2"))
+    host = network.namespace_end(lab, namespace, HOST)
+    guest = network.guest_end(lab.begin_to_boot(network.nic(daemon, 0, 2), cpus=2), HOST + 1)
+    guest.run("ethtool -L eth0 combined 2")
+    network.exchange(guest, host)
+    network.exchange(guest, host)
+    network.check_kernel(guest.guest)
 
 
 @promise
@@ -100,7 +129,7 @@ def _guest_at_tap(lab: Lab, *properties: str, mtu: int = 1500) -> tuple[Namespac
 def _captured(lab: Lab, namespace: Namespace, name: str) -> Iterator[dict[str, int]]:
     """The counts of capture.py over the block, filled in at its end."""
     log = lab.folder / f"capture-{name}.log"
-    process = lab.process(namespace.start(sys.executable, str(CAPTURE), namespace.tap, log=log))
+    process = lab.process(namespace.start(sys.executable, str(CAPTURE), namespace.interface, log=log))
     while "begun" not in log.read_text():
         assert process.status() is None, log.read_text()
         time.sleep(0.02)
