@@ -64,7 +64,8 @@ class FromGuest final : public Source {
   Desk& desk_;
   QueueStats& stats_;
   // The chains taken since the last release().
-  std::vector<std::uint16_t> heads_;
+  std::size_t chains_ = 0;
+  std::array<std::uint16_t, Burst::most> heads_;
   std::array<std::span<iovec>, Burst::most> pieces_;
   bool broken_ = false;
 };

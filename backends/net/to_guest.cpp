@@ -15,7 +15,7 @@ using vhost::Pop;
 namespace {
 
 /// Of a buffer; the CPU goes on by itself when it sees where we go.
-constexpr std::size_t most_fetched = 4 * cache_line;
+constexpr std::size_t most_fetched = 4 * vhost::cache_line;
 
 }  // namespace
 

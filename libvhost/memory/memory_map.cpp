@@ -98,10 +98,10 @@ Result<MemoryMap> MemoryMap::of(std::span<const MemoryRegion> regions,
 
 std::span<std::byte> MemoryMap::search(GuestAddress address, std::uint64_t length,
                                        Hint& hint) const {
-  for (std::size_t i = 0; i < ranges_.size(); ++i) {
-    const auto bytes = ranges_[i].prefix(address, length);
+  for (const Range& range : ranges_) {
+    const auto bytes = prefix_in(range.start, range.bytes, address, length);
     if (bytes.empty()) continue;
-    hint.region = i;
+    hint = range;
     return bytes;
   }
   return {};

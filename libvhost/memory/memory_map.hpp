@@ -28,10 +28,11 @@ class MemoryMap {
     std::shared_ptr<const Mapping> mapping;
   };
 
-  /// A position in the map that a caller keeps between look-ups, because the next address is
-  /// nearly always in the region of the last one.
+  /// Where the last look-up was, which a caller keeps: the next address is nearly always there too.
+  /// It is good for one map, and as long as that lives.
   struct Hint {
-    std::size_t region = 0;
+    std::uint64_t start = 0;
+    std::span<std::byte> bytes;
   };
 
   MemoryMap() = default;
@@ -51,10 +52,8 @@ class MemoryMap {
   /// Empty if `address` is outside guest memory or `length` is 0.
   [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length,
                                             Hint& hint) const {
-    if (hint.region < ranges_.size()) {
-      const auto bytes = ranges_[hint.region].prefix(address, length);
-      if (!bytes.empty()) return bytes;
-    }
+    const auto bytes = prefix_in(hint.start, hint.bytes, address, length);
+    if (!bytes.empty()) return bytes;
     return search(address, length, hint);
   }
 
@@ -72,18 +71,16 @@ class MemoryMap {
 
  private:
   /// What the hot path needs of a region, and nothing more.
-  struct Range {
-    std::uint64_t start;
-    std::span<std::byte> bytes;
+  using Range = Hint;
 
-    [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length) const {
-      const std::uint64_t offset = std::to_underlying(address) - start;
-      if (offset >= bytes.size()) return {};  // also when address < start: it wrapped
-      const std::uint64_t rest = bytes.size() - offset;
-      return bytes.subspan(offset, length < rest ? length : rest);
-    }
-  };
-
+  [[nodiscard]] static std::span<std::byte> prefix_in(std::uint64_t start,
+                                                      std::span<std::byte> bytes,
+                                                      GuestAddress address, std::uint64_t length) {
+    const std::uint64_t offset = std::to_underlying(address) - start;
+    if (offset >= bytes.size()) return {};  // also when address < start: it wrapped
+    const std::uint64_t rest = bytes.size() - offset;
+    return bytes.subspan(offset, length < rest ? length : rest);
+  }
   [[nodiscard]] std::span<std::byte> search(GuestAddress address, std::uint64_t length,
                                             Hint& hint) const;
   [[nodiscard]] Result<void> add(const MemoryRegion& region, int fd, const MemoryMap& previous);
