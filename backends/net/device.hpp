@@ -51,6 +51,7 @@ class Device final : public vhost::Device {
   std::uint16_t queues_offered() const override {
     return static_cast<std::uint16_t>(2 * setup_.pairs);
   }
+  bool discards_disabled(std::uint16_t index) const override { return index % 2 == 1; }
   void set_features(std::uint64_t accepted) override { accepted_ = accepted; }
   void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) override;
   vhost::Result<void> write_config(std::uint32_t offset_bytes,

@@ -6,6 +6,7 @@ namespace net {
 
 FromGuest::FromGuest(Setup setup, vhost::StartedRing ring, Desk& desk, QueueStats& stats)
     : setup_(std::move(setup)),
+      discard_(ring.discard),
       ring_(std::move(ring.ring)),
       kick_(std::move(ring.kick)),
       call_(std::move(ring.call)),
@@ -29,6 +30,10 @@ bool FromGuest::take(Burst& burst) {
 template <vhost::Ring R>
 bool FromGuest::take_from(R& ring, Burst& burst) {
   pop_chains(ring, burst.room);
+  if (discard_) {
+    stats_.traffic.drop(Drop::disabled, heads_.size());
+    return !heads_.empty();
+  }
   Tally tally;
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     Frame& frame = burst.frames[burst.count];

@@ -10,6 +10,7 @@ std::string_view name(Drop drop) {
     case Drop::too_long: return "too_long";
     case Drop::bad_checksum: return "bad_checksum";
     case Drop::bad_segmentation: return "bad_segmentation";
+    case Drop::disabled: return "disabled";
     case Drop::spoofed: return "spoofed";
     case Drop::vlan: return "vlan";
     case Drop::storm: return "storm";

@@ -18,6 +18,7 @@ enum class Drop : std::uint8_t {
   too_long,          ///< longer than 9216 bytes without, or 64 KiB with segmentation
   bad_checksum,      ///< a checksum request outside the frame's head, or not negotiated
   bad_segmentation,  ///< a segmentation request that makes no sense or was not negotiated
+  disabled,          ///< the front-end has disabled the queue
   // in the switch
   spoofed,  ///< a source address that is not the port's
   vlan,     ///< a VLAN that the port is no member of

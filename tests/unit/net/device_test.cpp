@@ -67,6 +67,31 @@ TEST_F(NetDevice, GoesOnWhereItWasAfterAStop) {
   EXPECT_EQ(received->frame, counting_bytes(200));
 }
 
+TEST_F(NetDevice, DiscardsWhatIsSentThroughADisabledQueue) {
+  make();
+  start_both();
+  EXPECT_FALSE(left_.device->discards_disabled(receive_ring));
+  EXPECT_TRUE(left_.device->discards_disabled(transmit_ring));
+  const auto restart = [&](bool discard) {
+    auto ring = left_.device->stop_ring(transmit_ring);
+    ASSERT_TRUE(ring);
+    left_.device->start_ring(transmit_ring, {std::move(*ring), left_.transmit.kick.shared(),
+                                             left_.transmit.call.shared(), nullptr, discard});
+  };
+  restart(true);
+  ASSERT_TRUE(eventually([&] { return asleep(left_); }));
+  send(left_, counting_bytes(100));
+  send(left_, counting_bytes(5));
+  std::size_t given_back = 0;
+  ASSERT_TRUE(eventually([&] { return (given_back += left_.transmit.take_all()) == 2; }));
+  const Traffic& traffic = left_.device->from_guest_stats()[0]->traffic;
+  EXPECT_EQ(traffic.dropped[static_cast<std::size_t>(Drop::disabled)].value(), 2u);
+  EXPECT_EQ(traffic.frames.value(), 0u);
+  restart(false);
+  send(left_, counting_bytes(200));
+  EXPECT_EQ(receive(right_)->frame, counting_bytes(200));
+}
+
 TEST_F(NetDevice, LosesFramesForAGuestThatIsGoneAndNothingElse) {
   make();
   start_both();
