@@ -14,6 +14,7 @@ std::string_view name(Drop drop) {
     case Drop::spoofed: return "spoofed";
     case Drop::vlan: return "vlan";
     case Drop::storm: return "storm";
+    case Drop::reserved: return "reserved";
     case Drop::nowhere: return "nowhere";
     case Drop::link_down: return "link_down";
     case Drop::no_buffers: return "no_buffers";

@@ -20,10 +20,11 @@ enum class Drop : std::uint8_t {
   bad_segmentation,  ///< a segmentation request that makes no sense or was not negotiated
   disabled,          ///< the front-end has disabled the queue
   // in the switch
-  spoofed,  ///< a source address that is not the port's
-  vlan,     ///< a VLAN that the port is no member of
-  storm,    ///< more flooded frames than a port may cause
-  nowhere,  ///< no other port to go to
+  spoofed,   ///< a source address that is not the port's
+  vlan,      ///< a VLAN that the port is no member of
+  storm,     ///< more flooded frames than a port may cause
+  reserved,  ///< for the bridge itself (IEEE 802.1Q, 8.6.3): no bridge forwards it
+  nowhere,   ///< no other port to go to
   // at the sink
   link_down,    ///< no driver, or its queue is stopped
   no_buffers,   ///< the driver offers no (or not enough) receive buffers
