@@ -88,6 +88,13 @@ std::uint64_t Device::protocol_features() const {
   return features;
 }
 
+void Device::set_features(std::uint64_t accepted) {
+  accepted_ = accepted;
+  // A front-end sends the MTU in front of the features of a driver that takes it; another driver,
+  // or the next front-end, is not bound by it.
+  if ((accepted & feature::mtu) == 0) mtu_ = most_mtu;
+}
+
 void Device::read_config(std::uint32_t offset_bytes, std::span<std::byte> out) {
   Config config{};
   if (setup_.mac) std::ranges::copy(*setup_.mac, config.mac);
@@ -171,7 +178,12 @@ vhost::Result<vhost::AnyRing> Device::stop_ring(std::uint16_t index) {
   // Shared with the task, which may outlive our patience.
   const auto ring = std::make_shared<std::optional<vhost::AnyRing>>();
   if (is_receive(index)) {
-    post(worker, [this, pair, ring] { ring->emplace(to_guest_.stop(pair)); });
+    const auto call = std::make_shared<std::shared_ptr<const vhost::EventFd>>();
+    post(worker, [this, &worker, pair, ring, call] {
+      to_guest_.flush(worker.number());  // what was delivered until now may be all for a while
+      *call = to_guest_.set_call(pair, nullptr);
+      ring->emplace(to_guest_.stop(pair));
+    });
     let_all_come_round();
   } else {
     post(worker, [&worker, ring, queue = from_guest_[pair].get()] {

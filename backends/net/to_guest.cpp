@@ -136,6 +136,7 @@ vhost::AnyRing ToGuest::Queue::stop() {
   const std::lock_guard hold(lock_);
   vhost::AnyRing ring = std::move(*ring_);
   ring_.reset();
+  error_.reset();
   return ring;
 }
 
@@ -170,7 +171,7 @@ void ToGuest::Queue::deliver(std::span<Frame* const> frames) {
         give_back(ring);
         if (ring.publish() == vhost::Notify::yes) {
           call_due_.store(true, std::memory_order_relaxed);
-        } else {
+        } else if (!tally_.empty()) {
           stats.calls_suppressed.add();
         }
       },

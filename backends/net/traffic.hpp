@@ -67,6 +67,7 @@ class Tally {
     while (length > size_class_limits[index]) ++index;
     ++classes_[index];
   }
+  [[nodiscard]] bool empty() const { return frames_ == 0; }
   /// Moves what was counted to `traffic`.
   void flush(Traffic& traffic);
 

@@ -170,6 +170,41 @@ TEST_F(NetDevice, TakesAnMtuWithinItsLimits) {
   EXPECT_EQ(received->frame.size(), Device::least_mtu + 18u);
 }
 
+TEST_F(NetDevice, ForgetsAnMtuThatTheDriverHasNotAccepted) {
+  make();
+  EXPECT_TRUE(right_.device->set_mtu(1500));
+  right_.device->set_features(modern | feature::mtu);
+  EXPECT_EQ(right_.device->mtu(), 1500);
+  right_.device->set_features(modern);
+  EXPECT_EQ(right_.device->mtu(), Device::most_mtu);
+  start_both();
+  send(left_, counting_bytes(2000));
+  EXPECT_TRUE(receive(right_));
+}
+
+TEST_F(NetDevice, CallsForWhatItDeliveredBeforeItStops) {
+  make();
+  start_both();
+  ASSERT_TRUE(left_.receive.call.wait(5s));
+  (void)left_.receive.call.count();
+  OwnedFrame owned(counting_bytes(100));
+  Frame* const frame = &owned.frame;
+  left_.to_guest->deliver(std::span(&frame, 1), 0);  // as a worker does that is not done yet
+  EXPECT_TRUE(left_.device->stop_ring(receive_ring));
+  EXPECT_EQ(left_.receive.call.count(), 1u);
+}
+
+TEST_F(NetDevice, LetsGoOfTheDescriptorsOfAGuestThatIsGone) {
+  make(2);
+  for (const std::uint16_t index : {receive_ring, transmit_ring}) {
+    auto ring = index == receive_ring ? left_.receive.start(map_) : left_.transmit.start(map_);
+    const std::array held{ring.call, ring.error, ring.kick};
+    left_.device->start_ring(index, std::move(ring));
+    EXPECT_TRUE(left_.device->stop_ring(index));
+    for (const auto& descriptor : held) EXPECT_EQ(descriptor.use_count(), 1) << index;
+  }
+}
+
 TEST_F(NetDevice, PassesAChecksumRequestOnOnlyToWhoAcceptsIt) {
   make();
   auto frame = counting_bytes(100);
