@@ -144,7 +144,7 @@ Result<void> DeviceState::set_vring_enable(const VringState& request) {
   }
   VringConfig& ring = rings_[*index];
   ring.enabled = request.value == 1;
-  ring.cut_off = !ring.enabled && (ring.running || ring.cut_off);
+  ring.cut_off = !ring.enabled && ring.running;
   return {};
 }
 
