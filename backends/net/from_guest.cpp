@@ -127,7 +127,7 @@ std::shared_ptr<const vhost::EventFd> FromGuest::change_call(
 void FromGuest::broke() {
   if (std::exchange(broken_, true)) return;
   stats_.broken.add();
-  if (error_) error_->signal_with_care();
+  desk_.mailbox->call(error_.get());
   common::log::limited(desk_.broken_rings, common::log::Level::warning,
                        "port {}: the driver broke the rules of transmit queue {}; it is stopped "
                        "until the driver resets the device",

@@ -133,6 +133,8 @@ TEST_F(NetDevice, GoesOnInAnotherMemoryMap) {
   left_.device->move_to(without, vhost::Drain::yes);
   EXPECT_EQ(left_.device->from_guest_stats()[0]->broken.value(), 1u);
   EXPECT_EQ(left_.to_guest->stats(0)->broken.value(), 1u);
+  EXPECT_EQ(left_.receive.error.count(), 1u);
+  EXPECT_EQ(left_.transmit.error.count(), 1u);
 }
 
 TEST_F(NetDevice, AnnouncesAGuestToItsPeers) {
