@@ -7,6 +7,7 @@ namespace net {
 
 FromGuest::FromGuest(Setup setup, vhost::StartedRing ring, Desk& desk, QueueStats& stats)
     : setup_(std::move(setup)),
+      discard_(ring.discard),
       ring_(std::move(ring.ring)),
       kick_(std::move(ring.kick)),
       call_(std::move(ring.call)),
@@ -29,6 +30,10 @@ bool FromGuest::take(Burst& burst) {
 template <vhost::Ring R>
 bool FromGuest::take_from(R& ring, Burst& burst) {
   pop_chains(ring, burst.room);
+  if (discard_) {
+    stats_.traffic.drop(Drop::disabled, heads_.size());
+    return !heads_.empty();
+  }
   Tally tally;
   for (std::size_t i = 0; i < chains_; ++i) {
     Frame& frame = burst.frames[burst.count];
@@ -121,7 +126,7 @@ std::shared_ptr<const vhost::EventFd> FromGuest::change_call(
 void FromGuest::broke() {
   if (std::exchange(broken_, true)) return;
   stats_.broken.add();
-  if (error_) error_->signal_with_care();
+  desk_.mailbox->call(error_.get());
   common::log::limited(desk_.broken_rings, common::log::Level::warning,
                        "port {}: the driver broke the rules of transmit queue {}; it is stopped "
                        "until the driver resets the device",

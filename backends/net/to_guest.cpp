@@ -47,7 +47,7 @@ std::size_t GuestForm::header_bytes_of(std::uint64_t features) {
 class ToGuest::Queue {
  public:
   void start(vhost::StartedRing ring, const GuestForm& form);
-  [[nodiscard]] vhost::AnyRing stop();
+  [[nodiscard]] vhost::StartedRing stop();
   std::shared_ptr<const vhost::EventFd> set_call(std::shared_ptr<const vhost::EventFd> call);
   void move_to(const std::shared_ptr<const vhost::MemoryMap>& memory);
   void set_longest_plain(std::uint32_t bytes);
@@ -59,6 +59,8 @@ class ToGuest::Queue {
   [[nodiscard]] bool take_news_of_breaking() {
     return just_broke_.load(std::memory_order_relaxed) && just_broke_.exchange(false);
   }
+  /// What to signal then; null: nobody wants to know.
+  [[nodiscard]] const vhost::EventFd* error();
 
   QueueStats stats;
 
@@ -132,11 +134,11 @@ void ToGuest::Queue::start(vhost::StartedRing started, const GuestForm& form) {
   call_due_ = true;  // a predecessor may have died between its last frame and the call for it
 }
 
-vhost::AnyRing ToGuest::Queue::stop() {
+vhost::StartedRing ToGuest::Queue::stop() {
   const std::lock_guard hold(lock_);
-  vhost::AnyRing ring = std::move(*ring_);
+  vhost::StartedRing stopped{std::move(*ring_), nullptr, std::move(call_), std::move(error_)};
   ring_.reset();
-  return ring;
+  return stopped;
 }
 
 std::shared_ptr<const vhost::EventFd> ToGuest::Queue::set_call(
@@ -170,7 +172,7 @@ void ToGuest::Queue::deliver(std::span<Frame* const> frames) {
         give_back(ring);
         if (ring.publish() == vhost::Notify::yes) {
           call_due_.store(true, std::memory_order_relaxed);
-        } else {
+        } else if (!tally_.empty()) {
           stats.calls_suppressed.add();
         }
       },
@@ -302,11 +304,15 @@ const vhost::EventFd* ToGuest::Queue::take_call() {
   return call_.get();
 }
 
+const vhost::EventFd* ToGuest::Queue::error() {
+  const std::lock_guard hold(lock_);
+  return error_.get();
+}
+
 void ToGuest::Queue::broke() {
   if (std::exchange(broken_, true)) return;
   stats.broken.add();
   just_broke_ = true;
-  if (error_) error_->signal_with_care();
 }
 
 // --- all queues of a guest ----------------------------------------------------------------------
@@ -350,6 +356,7 @@ void ToGuest::flush(unsigned worker) {
     Queue& queue = *queues_[number];
     desk.mailbox->call(queue.take_call());
     if (queue.take_news_of_breaking()) {
+      desk.mailbox->call(queue.error());
       common::log::limited(desk.broken_rings, common::log::Level::warning,
                            "port {}: the driver broke the rules of receive queue {}; it is stopped "
                            "until the driver resets the device",
@@ -368,7 +375,7 @@ void ToGuest::start(std::uint16_t queue, vhost::StartedRing ring, const GuestFor
   list_running();
 }
 
-vhost::AnyRing ToGuest::stop(std::uint16_t queue) {
+vhost::StartedRing ToGuest::stop(std::uint16_t queue) {
   is_running_[queue] = false;
   list_running();
   return queues_[queue]->stop();

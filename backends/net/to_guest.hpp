@@ -26,7 +26,7 @@
  * the driver did not accept (checksums or segments left open) is done here, before the copy.
  *
  * Drivers are called in flush(), by the worker that delivered, outside of the lock. The control
- * thread keeps a call descriptor open until every worker has come round once after its end.
+ * thread keeps a descriptor open until every worker has come round once after its end.
  */
 namespace net {
 
@@ -63,7 +63,9 @@ class ToGuest final : public Sink {
 
   // In a task on any worker, one at a time: who holds a spin lock must be on a CPU of its own.
   void start(std::uint16_t queue, vhost::StartedRing ring, const GuestForm& form);
-  [[nodiscard]] vhost::AnyRing stop(std::uint16_t queue);
+  /// Returns what start() was given. Workers may be using its descriptors until each has come
+  /// round.
+  [[nodiscard]] vhost::StartedRing stop(std::uint16_t queue);
   /// Returns the old descriptor, which workers may be using until each has come round.
   [[nodiscard]] std::shared_ptr<const vhost::EventFd> set_call(
       std::uint16_t queue, std::shared_ptr<const vhost::EventFd> call);
