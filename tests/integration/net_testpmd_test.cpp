@@ -102,9 +102,10 @@ INSTANTIATE_TEST_SUITE_P(Split, NetTestpmdRings,
                                                  512}),
                          [](const auto& parameter) { return parameter.param.name; });
 
-/// What the ports' queues 0 have counted under `key` in one direction.
-std::uint64_t count(const json& told, int port, const char* direction, const char* key) {
-  return told["ports"][static_cast<std::size_t>(port)]["queues"][0][direction][key];
+/// What the first queue of a port has counted under `key` in one direction.
+std::uint64_t count(const json& told, std::size_t port, const char* direction, const char* key) {
+  const json& queues = told["ports"][port]["queues"];
+  return queues.empty() ? 0 : queues[0][direction][key].get<std::uint64_t>();
 }
 
 /// testpmd sends TCP back to whence it came, and leaves its checksum to us: one segment, or many of
