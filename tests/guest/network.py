@@ -24,7 +24,8 @@ SERVE = "mkdir -p {folder} && dd if=/dev/urandom of={folder}/data bs=1M count={m
 FETCH_ON_AND_ON = """
 rm -f /run/fetched /run/fetch.stop; touch /run/fetched
 (while ! test -e /run/fetch.stop; do
-    sum=$(timeout 5 wget -q -O - {url} | sha256sum) && test "$sum" = "{sum}" && echo good >>/run/fetched
+    sum=$(timeout 5 wget -q -O - {url} | sha256sum)
+    if test "$sum" = "{sum}"; then echo good >>/run/fetched; else sleep 0.1; fi
 done) >/dev/null 2>&1 &
 """
 
