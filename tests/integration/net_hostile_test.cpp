@@ -99,12 +99,10 @@ TEST_F(NetHostileMemory, BuffersThatAreCutAwayUnderTrafficHarmTheirGuestAlone) {
     Station a = victim(small());
     const std::size_t id = must(a->device().add_region(1 << 20));
     const Buffer room = must(a.memory().allocate_in(id, 1 << 16, 4096));
-    const std::uint64_t before = counted("from_guest", "bursts");
     traffic(a, room.guest_address, milliseconds(20));
     ASSERT_EQ(::ftruncate(a.memory().regions()[id]->fd(), 0), 0);
     traffic(a, room.guest_address, milliseconds(50));
     EXPECT_TRUE(chat->goes_on());
-    EXPECT_GE(counted("from_guest", "bursts"), before);
   }
 }
 
