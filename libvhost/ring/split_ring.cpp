@@ -107,6 +107,11 @@ Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<cons
     ring.seen_avail_ = ring.next_avail_;
     std::ranges::reverse(*owed);
     ring.owed_ = std::move(*owed);
+  } else if (static_cast<std::uint16_t>(ring.next_avail_ - ring.next_used_) > setup.size) {
+    // No base at all: behind what was used, or further ahead than the ring is long. DPDK's
+    // virtio-user says 0 to the successor of a back-end that died, and means this.
+    ring.next_avail_ = ring.next_used_;
+    ring.seen_avail_ = ring.next_avail_;
   }
   return ring;
 }

@@ -241,7 +241,7 @@ TEST_F(DpdkPortTest, IsLookedAtOftenEnoughWithoutInterrupts) {
   ASSERT_TRUE(port);
   EXPECT_EQ(port->sources()[0]->wake_fd(), -1);
   EXPECT_GT(port->longest_pause().count(), 0);
-  EXPECT_LE(port->longest_pause(), std::chrono::milliseconds(1));
+  EXPECT_LE(port->longest_pause(), std::chrono::milliseconds(5));
 }
 
 TEST_F(DpdkPortTest, SaysWhichDeviceCannotBeMade) {
