@@ -26,6 +26,7 @@ class MemoryMap {
     dev_t device = 0;  // with `inode`: which file, to know it again in a new table
     ino_t inode = 0;
     std::shared_ptr<const Mapping> mapping;
+    unsigned times = 1;  ///< that it was added; it goes when it was removed as often
   };
 
   /// Where the last look-up was, which a caller keeps: the next address is nearly always there too.
@@ -38,10 +39,11 @@ class MemoryMap {
   MemoryMap() = default;
 
   /// This map and one region more. Refuses an overlap in either address space, an address range
-  /// that wraps, and more than max_regions. The very same region again changes nothing: QEMU 7.2
-  /// adds each region once for every pair of a network device's rings.
+  /// that wraps, and more than max_regions. The very same region again is only counted: QEMU 7.2
+  /// adds each region once for every pair of a network device's rings, and removes it as often.
   [[nodiscard]] Result<MemoryMap> with(const MemoryRegion& region, int fd) const;
-  /// This map without the region that has these addresses and this size.
+  /// This map without the region that has these addresses and this size; if it was added more than
+  /// once, with one time less of it.
   [[nodiscard]] Result<MemoryMap> without(const MemoryRegion& region) const;
   /// A map of just these regions. Those that `previous` has too keep their mapping.
   [[nodiscard]] static Result<MemoryMap> of(std::span<const MemoryRegion> regions,

@@ -158,6 +158,17 @@ TEST_F(MemoryMapTest, AddsTheVerySameRegionOnlyOnce) {
   EXPECT_FALSE(one->with(first_, other.get())) << "the same place in another file";
 }
 
+TEST_F(MemoryMapTest, RemovesARegionWhenItWasRemovedAsOftenAsAdded) {
+  const auto twice = MemoryMap().with(first_, file_.get())->with(first_, file_.get());
+  const auto once = twice->without(first_);
+  ASSERT_TRUE(once);
+  EXPECT_EQ(prefix(*once, gpa, 1).data(), prefix(*twice, gpa, 1).data());
+  const auto none = once->without(first_);
+  ASSERT_TRUE(none);
+  EXPECT_EQ(none->size(), 0u);
+  EXPECT_FALSE(none->without(first_));
+}
+
 TEST_F(MemoryMapTest, RemovesOnlyAnExactMatchAndIgnoresTheOffset) {
   const auto map = of({first_});
   EXPECT_FALSE(map->without(region(gpa + 1, 4 * page, uva)));
