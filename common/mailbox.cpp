@@ -38,8 +38,10 @@ vhost::Result<std::shared_ptr<Mailbox>> Mailbox::create() {
 bool Mailbox::post(std::function<void()> task, const Patience& patience) {
   if (abandoned_) return false;
   task_ = std::move(task);
-  full_.store(true, std::memory_order_release);
+  // In this order: a worker that is awake may open the box at once, and must find the wake-up of
+  // this task there, or it would be left behind and never let the worker sleep again.
   add_one(wake_);
+  full_.store(true, std::memory_order_release);
   abandoned_ = !wait_until_done(patience);
   if (!abandoned_) let_go_.clear();
   return !abandoned_;

@@ -1,6 +1,7 @@
 #include "backends/net/from_guest.hpp"
 
 #include "backends/net/fetch.hpp"
+#include "backends/net/header_bytes.hpp"
 
 namespace net {
 
@@ -69,11 +70,7 @@ std::optional<Drop> FromGuest::read(std::span<iovec> pieces, Frame& frame) const
   if (bytes < setup_.header_bytes + ethernet_bytes) return Drop::too_short;
   if (bytes > setup_.header_bytes + longest_frame) return Drop::too_long;
 
-  std::array<std::byte, header_bytes> raw;
-  take_front(pieces, std::span(raw).first(setup_.header_bytes));
-  VnetHeader header;
-  std::memcpy(&header, raw.data(), sizeof header);
-
+  const VnetHeader header = take_header(pieces, setup_.header_bytes);
   const auto length = static_cast<std::uint32_t>(bytes - setup_.header_bytes);
   frame.start(head_bytes_for(header, length), length);
   take_front(pieces, frame.head());

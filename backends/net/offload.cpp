@@ -137,17 +137,11 @@ void complete_checksum(Frame& frame) {
   frame.offload = {};
 }
 
-VnetHeader header_for(const Frame& frame, const Accepts& accepts) {
-  assert(missing(frame, accepts) == Missing::nothing);
-  if (!accepts.checksum) return {};
-  VnetHeader header = frame.offload;
-  if (header.gso_type == gso::udp) {
-    header.hdr_len = static_cast<std::uint16_t>(header.csum_start + udp_bytes);
-  } else if (header.gso_type != gso::none) {
-    const auto words = frame.field<std::uint8_t>(header.csum_start + std::size_t{12}) >> 4;
-    header.hdr_len = static_cast<std::uint16_t>(header.csum_start + words * 4);
-  }
-  return header;
+std::uint16_t bytes_of_headers(const Frame& frame) {
+  const std::uint16_t l4 = frame.offload.csum_start;
+  if (frame.offload.gso_type == gso::udp) return static_cast<std::uint16_t>(l4 + udp_bytes);
+  const auto words = frame.field<std::uint8_t>(l4 + std::size_t{12}) >> 4;
+  return static_cast<std::uint16_t>(l4 + words * 4);
 }
 
 }  // namespace net

@@ -77,8 +77,17 @@ enum class Missing : std::uint8_t { nothing, checksum, segmentation };
 /// its checksum, and not for segmentation.
 void complete_checksum(Frame& frame);
 
+/// The length of all headers of a frame that asks for segmentation.
+[[nodiscard]] std::uint16_t bytes_of_headers(const Frame& frame);
+
 /// What goes in front of the frame to a receiver that lacks nothing of it (num_buffers follows).
 /// hdr_len is set where the frame is to be segmented, and 0 elsewhere.
-[[nodiscard]] VnetHeader header_for(const Frame& frame, const Accepts& accepts);
+[[nodiscard]] inline VnetHeader header_for(const Frame& frame, const Accepts& accepts) {
+  assert(missing(frame, accepts) == Missing::nothing);
+  if (frame.plain() || !accepts.checksum) return {};
+  VnetHeader header = frame.offload;
+  if (header.gso_type != gso::none) header.hdr_len = bytes_of_headers(frame);
+  return header;
+}
 
 }  // namespace net

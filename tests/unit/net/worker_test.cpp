@@ -42,6 +42,20 @@ TEST_F(NetWorker, CostsNothingWhileItSleeps) {
   EXPECT_LE(workers_[0]->stats().turns.value(), turns + 2);
 }
 
+TEST_F(NetWorker, SleepsAgainAfterEveryTask) {
+  make();
+  const common::Counter& turns = workers_[0]->stats().turns;
+  for (int i = 0; i < 500; ++i) {
+    // The second finds the worker awake: it opens the box in the moment in which it is filled.
+    for (int task = 0; task < 2; ++task) ASSERT_TRUE(workers_[0]->post([] {}));
+    ASSERT_TRUE(eventually([&] {
+      const std::uint64_t before = turns.value();
+      std::this_thread::sleep_for(500us);
+      return turns.value() == before;
+    }));
+  }
+}
+
 TEST_F(NetWorker, LooksNowAndThenForADriverThatNeverKicks) {
   make();
   for (Guest& guest : guests_) guest.receive.offer_many(10, 1600);
