@@ -8,6 +8,7 @@
  * the manager's watchdog is fed as long as the daemon says that its workers are alive.
  */
 #include <chrono>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "common/log.hpp"
 #include "common/service.hpp"
 #include "common/stats_file.hpp"
 #include "libvhost/session/event_loop.hpp"
@@ -32,6 +34,22 @@ void raise_descriptor_limit();
 
 /// Prints the error and says which status the process ends with.
 [[nodiscard]] int end_with(std::string_view program, const vhost::Error& error);
+
+/// What every daemon's main() does with its settings: starts it and serves until it is told to end.
+/// No settings: there is nothing to do. Returns the status that the process ends with.
+template <class Daemon, class Settings>
+[[nodiscard]] int serve(std::string_view program,
+                        const vhost::Result<std::optional<Settings>>& settings) {
+  if (!settings) return end_with(program, settings.error());
+  if (!*settings) return EXIT_SUCCESS;
+  log::set_up((*settings)->log_level);
+  raise_descriptor_limit();
+
+  auto daemon = Daemon::start(**settings);
+  if (!daemon) return end_with(program, daemon.error());
+  const auto ended = (*daemon)->run();
+  return ended ? EXIT_SUCCESS : end_with(program, ended.error());
+}
 
 /// The control thread's loop and what every daemon has on it.
 class ControlLoop {

@@ -1,7 +1,5 @@
 #include "backends/blk/stats_document.hpp"
 
-#include <unistd.h>
-
 #include <array>
 #include <string_view>
 #include <utility>
@@ -9,14 +7,14 @@
 #include <nlohmann/json.hpp>
 
 #include "backends/blk/image.hpp"
-#include "libvhost/session/feature_names.hpp"
+#include "common/stats_document.hpp"
 
 namespace blk {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::pair<std::uint64_t, std::string_view>, 11> device_features{{
+constexpr std::array<common::FeatureName, 11> device_features{{
     {feature::size_max, "VIRTIO_BLK_F_SIZE_MAX"},
     {feature::seg_max, "VIRTIO_BLK_F_SEG_MAX"},
     {feature::geometry, "VIRTIO_BLK_F_GEOMETRY"},
@@ -39,15 +37,6 @@ constexpr std::array<std::pair<Op, const char*>, QueueStats::ops> op_names{{
     {Op::get_id, "get_id"},
     {Op::other, "other"},
 }};
-
-json feature_names_of(std::uint64_t features) {
-  json names = json::array();
-  for (const auto& [mask, name] : device_features) {
-    if ((features & mask) != 0) names.push_back(name);
-  }
-  for (const auto& name : vhost::transport_feature_names(features)) names.push_back(name);
-  return names;
-}
 
 json latency_of(const common::LatencySnapshot& latency) {
   return {{"min", latency.min_ns()},
@@ -119,27 +108,16 @@ json disk_document(const Settings& settings, const Disk& disk) {
 
 json stats_document(const Settings& settings, const Device& device, const vhost::Server& server,
                     std::chrono::steady_clock::duration uptime) {
-  const vhost::SessionInfo session = server.info();
   json queues = json::array();
   for (std::size_t index = 0; index < device.stats().size(); ++index) {
     if (const auto& stats = device.stats()[index]) queues.push_back(queue_document(index, *stats));
   }
-  return {{"schema", 1},
-          {"program", "vhost-user-blk"},
-          {"version", VHOST_BACKENDS_VERSION},
-          {"pid", ::getpid()},
-          {"uptime_ms", std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()},
-          {"socket", settings.socket_path},
-          {"disk", disk_document(settings, device.disk())},
-          {"connection",
-           {{"connected", server.connected()},
-            {"connections", server.connections()},
-            {"messages_refused", server.refused()},
-            {"features", feature_names_of(session.features)},
-            {"protocol_features", vhost::protocol_feature_names(session.protocol_features)},
-            {"memory_regions", session.memory_regions},
-            {"running_queues", session.running_rings}}},
-          {"queues", std::move(queues)}};
+  json document = common::stats_head("vhost-user-blk", VHOST_BACKENDS_VERSION, uptime);
+  document["socket"] = settings.socket_path;
+  document["disk"] = disk_document(settings, device.disk());
+  document["connection"] = common::connection_document(server, device_features);
+  document["queues"] = std::move(queues);
+  return document;
 }
 
 }  // namespace blk

@@ -1,6 +1,6 @@
 #include "backends/net/flow.hpp"
 
-#include "backends/net/network_header.hpp"
+#include "backends/net/headers.hpp"
 
 namespace net {
 namespace {
@@ -23,10 +23,7 @@ struct Sides {
 };
 
 bool has_ports(std::uint8_t protocol) {
-  constexpr std::uint8_t tcp = 6;
-  constexpr std::uint8_t udp = 17;
-  constexpr std::uint8_t sctp = 132;
-  return protocol == tcp || protocol == udp || protocol == sctp;
+  return protocol == ip::tcp || protocol == ip::udp || protocol == ip::sctp;
 }
 
 void add_ports(Sides& sides, const Frame& frame, std::size_t offset) {
@@ -46,7 +43,7 @@ std::uint32_t hash_ethernet(const Frame& frame) {
 std::uint32_t hash_ipv4(const Frame& frame, std::size_t at) {
   Sides sides{frame.field<std::uint32_t>(at + 12), frame.field<std::uint32_t>(at + 16)};
   const auto protocol = frame.field<std::uint8_t>(at + 9);
-  const bool fragment = (network16(frame, at + 6) & 0x3fff) != 0;
+  const bool fragment = says_fragment(number_at(frame.head(), at + 6));
   if (has_ports(protocol) && !fragment) {
     add_ports(sides, frame, at + std::size_t{4} * (frame.field<std::uint8_t>(at) & 0x0f));
   }
@@ -59,17 +56,21 @@ std::uint32_t hash_ipv6(const Frame& frame, std::size_t at) {
   };
   Sides sides{fold(at + 8), fold(at + 24)};
   const auto protocol = frame.field<std::uint8_t>(at + 6);
-  if (has_ports(protocol)) add_ports(sides, frame, at + 40);
+  if (has_ports(protocol)) add_ports(sides, frame, at + ipv6_bytes);
   return sides.hash(protocol);
 }
 
 }  // namespace
 
 std::uint32_t flow_hash(const Frame& frame) {
-  const NetworkHeader header = network_header(frame);
+  const NetworkHeader header = network_header(frame.head());
   const std::size_t bytes = frame.head().size() - header.offset;
-  if (header.type == ether_type::ipv4 && bytes >= 20) return hash_ipv4(frame, header.offset);
-  if (header.type == ether_type::ipv6 && bytes >= 40) return hash_ipv6(frame, header.offset);
+  if (header.type == ether_type::ipv4 && bytes >= ipv4_bytes) {
+    return hash_ipv4(frame, header.offset);
+  }
+  if (header.type == ether_type::ipv6 && bytes >= ipv6_bytes) {
+    return hash_ipv6(frame, header.offset);
+  }
   return hash_ethernet(frame);
 }
 

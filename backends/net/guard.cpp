@@ -2,13 +2,11 @@
 
 #include <algorithm>
 
-#include "backends/net/network_header.hpp"
+#include "backends/net/headers.hpp"
 
 namespace net {
 namespace {
 
-constexpr std::uint8_t udp = 17;
-constexpr std::uint8_t icmp6 = 58;
 constexpr std::uint8_t neighbour_advertisement = 136;  // RFC 4861, 4.4
 
 constexpr Ipv4Address any4{};
@@ -38,7 +36,7 @@ class Inspection {
       : guard_(guard),
         frame_(frame),
         mac_(guard.mac.value_or(frame.field<MacAddress>(source_mac_offset))),
-        header_(network_header(frame)) {}
+        header_(network_header(frame.head())) {}
 
   [[nodiscard]] bool passes() const {
     switch (header_.type) {
@@ -65,9 +63,8 @@ class Inspection {
   }
 
   [[nodiscard]] bool ipv4() const {
-    constexpr std::size_t header_bytes = 20;
     const std::size_t at = header_.offset;
-    if (!holds(frame_, at, header_bytes)) return false;
+    if (!holds(frame_, at, ipv4_bytes)) return false;
     if (frame_.field<std::uint8_t>(at) >> 4 != 4) return false;
     const auto source = frame_.field<Ipv4Address>(at + 12);
     return source == any4 ? dhcp() : listed(guard_.ipv4, source);
@@ -76,26 +73,25 @@ class Inspection {
   [[nodiscard]] bool dhcp() const {
     const std::size_t at = header_.offset;
     const auto words = static_cast<std::size_t>(frame_.field<std::uint8_t>(at) & 0x0f);
-    const bool fragment = (network16(frame_, at + 6) & 0x3fff) != 0;
-    if (words < 5 || fragment || frame_.field<std::uint8_t>(at + 9) != udp) return false;
+    const bool fragment = says_fragment(number_at(frame_.head(), at + 6));
+    if (words < 5 || fragment || frame_.field<std::uint8_t>(at + 9) != ip::udp) return false;
     if (frame_.field<Ipv4Address>(at + 16) != everyone4) return false;
     const std::size_t ports = at + words * 4;
-    return holds(frame_, ports, 4) && network16(frame_, ports) == 68 &&
-           network16(frame_, ports + 2) == 67;
+    return holds(frame_, ports, 4) && number_at(frame_.head(), ports) == 68 &&
+           number_at(frame_.head(), ports + 2) == 67;
   }
 
   [[nodiscard]] bool ipv6() const {
-    constexpr std::size_t header_bytes = 40;
     const std::size_t at = header_.offset;
-    if (!holds(frame_, at, header_bytes)) return false;
+    if (!holds(frame_, at, ipv6_bytes)) return false;
     if (frame_.field<std::uint8_t>(at) >> 4 != 6) return false;
     const auto source = frame_.field<Ipv6Address>(at + 8);
     if (source == any6) {
-      if (network16(frame_, at + 24) != 0xff02) return false;
+      if (number_at(frame_.head(), at + 24) != 0xff02) return false;
     } else if (!own(source)) {
       return false;
     }
-    return advertises_own(frame_.field<std::uint8_t>(at + 6), at + header_bytes);
+    return advertises_own(frame_.field<std::uint8_t>(at + 6), at + ipv6_bytes);
   }
 
   [[nodiscard]] bool own(const Ipv6Address& address) const {
@@ -105,15 +101,12 @@ class Inspection {
   /// What begins here is no advertisement of a neighbour, or one of the guest itself. Extension
   /// headers could hide one, so they are walked; a fragment cannot be one (RFC 6980).
   [[nodiscard]] bool advertises_own(std::uint8_t type, std::size_t at) const {
-    constexpr std::uint8_t hop_by_hop = 0;
-    constexpr std::uint8_t routing = 43;
-    constexpr std::uint8_t destination = 60;
-    while (type == hop_by_hop || type == routing || type == destination) {
+    while (is_extension(type)) {
       if (!holds(frame_, at, 2)) return false;
       type = frame_.field<std::uint8_t>(at);
       at += (frame_.field<std::uint8_t>(at + 1) + std::size_t{1}) * 8;
     }
-    if (type != icmp6) return true;
+    if (type != ip::icmp6) return true;
     if (!holds(frame_, at, 1)) return false;
     if (frame_.field<std::uint8_t>(at) != neighbour_advertisement) return true;
     return holds(frame_, at, 24) && own(frame_.field<Ipv6Address>(at + 8));

@@ -23,13 +23,8 @@ std::optional<Upper> behind_ipv4(std::span<const std::byte> head, std::size_t ne
   const auto header = head.subspan(network);
   const std::size_t length = (byte_at(header, 0) & 0xf) * std::size_t{4};
   if (byte_at(header, 0) >> 4 != 4 || length < ipv4_bytes) return std::nullopt;
-  const bool is_fragment = (number_at(header, 6) & 0x3fff) != 0;  // offset, or more to come
-  if (is_fragment) return std::nullopt;
+  if (says_fragment(number_at(header, 6))) return std::nullopt;
   return Upper{network + length, static_cast<std::uint8_t>(header[9]), network + 9};
-}
-
-bool is_extension(std::uint8_t next) {
-  return next == ip::hop_by_hop || next == ip::routing || next == ip::destination_options;
 }
 
 std::optional<Upper> behind_ipv6(std::span<const std::byte> head, std::size_t network) {
@@ -64,19 +59,23 @@ std::size_t transport_bytes(std::span<const std::byte> head, const Upper& upper)
 std::size_t link_bytes(std::span<const std::byte> head, unsigned tags) {
   std::size_t length = ethernet_bytes;
   for (; tags > 0 && head.size() >= length + vlan_tag_bytes; --tags) {
-    const auto type = number_at(head, length - type_bytes);
-    if (type != ether::tag && type != ether::outer_tag) break;
+    if (!is_tag(number_at(head, length - type_bytes))) break;
     length += vlan_tag_bytes;
   }
   return length;
+}
+
+NetworkHeader network_header(std::span<const std::byte> head) {
+  const std::size_t offset = link_bytes(head, most_tags);
+  return {number_at(head, offset - type_bytes), offset};
 }
 
 std::optional<Headers> parse_headers(std::span<const std::byte> head, unsigned tags) {
   if (head.size() < ethernet_bytes) return std::nullopt;
   const std::size_t network = link_bytes(head, tags);
   const auto type = number_at(head, network - type_bytes);
-  const bool ipv6 = type == ether::ipv6;
-  if (!ipv6 && type != ether::ipv4) return std::nullopt;
+  const bool ipv6 = type == ether_type::ipv6;
+  if (!ipv6 && type != ether_type::ipv4) return std::nullopt;
   const auto upper = ipv6 ? behind_ipv6(head, network) : behind_ipv4(head, network);
   if (!upper) return std::nullopt;
   const std::size_t length = transport_bytes(head, *upper);

@@ -1,5 +1,6 @@
 #pragma once
 #include <bit>
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -16,13 +17,14 @@
  */
 namespace net {
 
-/// Ethernet types
-namespace ether {
+namespace ether_type {
 inline constexpr std::uint16_t ipv4 = 0x0800;
+inline constexpr std::uint16_t arp = 0x0806;
+inline constexpr std::uint16_t rarp = 0x8035;
+inline constexpr std::uint16_t vlan = 0x8100;
 inline constexpr std::uint16_t ipv6 = 0x86dd;
-inline constexpr std::uint16_t tag = 0x8100;
-inline constexpr std::uint16_t outer_tag = 0x88a8;
-}  // namespace ether
+inline constexpr std::uint16_t service_vlan = 0x88a8;
+}  // namespace ether_type
 
 /// IP protocol numbers
 namespace ip {
@@ -31,8 +33,21 @@ inline constexpr std::uint8_t tcp = 6;
 inline constexpr std::uint8_t udp = 17;
 inline constexpr std::uint8_t routing = 43;
 inline constexpr std::uint8_t fragment = 44;
+inline constexpr std::uint8_t icmp6 = 58;
 inline constexpr std::uint8_t destination_options = 60;
+inline constexpr std::uint8_t sctp = 132;
 }  // namespace ip
+
+/// The MAC addresses of the Ethernet header are at 0 (destination) and 6 (source).
+inline constexpr std::size_t source_mac_offset = 6;
+inline constexpr std::size_t ether_type_offset = 12;
+inline constexpr std::size_t tci_offset = 14;
+
+/// A header of IPv6 whose first byte names what follows, and whose second says its length.
+[[nodiscard]] constexpr bool is_extension(std::uint8_t protocol) {
+  return protocol == ip::hop_by_hop || protocol == ip::routing ||
+         protocol == ip::destination_options;
+}
 
 inline constexpr std::size_t ipv4_bytes = 20;
 inline constexpr std::size_t ipv6_bytes = 40;
@@ -51,9 +66,14 @@ inline constexpr std::uint16_t udp_checksum = 6;
 
 /// The number at `offset`. The caller has seen that it lies in `bytes`.
 [[nodiscard]] inline std::uint16_t number_at(std::span<const std::byte> bytes, std::size_t offset) {
+  assert(offset + sizeof(std::uint16_t) <= bytes.size());
   std::uint16_t number;
   std::memcpy(&number, bytes.subspan(offset, sizeof number).data(), sizeof number);
   return big_endian(number);
+}
+
+[[nodiscard]] constexpr bool is_tag(std::uint16_t type) {
+  return type == ether_type::vlan || type == ether_type::service_vlan;
 }
 
 /// The tags that a sender may have put into a frame.
@@ -62,6 +82,20 @@ inline constexpr unsigned most_tags = 2;
 /// The length of the Ethernet header and its tags, at most `tags` of them: what follows is named by
 /// the number in front. The head has at least an Ethernet header's bytes.
 [[nodiscard]] std::size_t link_bytes(std::span<const std::byte> head, unsigned tags);
+
+struct NetworkHeader {
+  std::uint16_t type;  ///< of what begins at offset; a tag's if there are too many or it is cut off
+  std::size_t offset;
+};
+
+/// What is behind the Ethernet header and most_tags at most.
+[[nodiscard]] NetworkHeader network_header(std::span<const std::byte> head);
+
+/// Whether these two bytes of an IPv4 header, at 6, say that it is a fragment's: they have an
+/// offset, or more are to come.
+[[nodiscard]] constexpr bool says_fragment(std::uint16_t number) {
+  return (number & 0x3fff) != 0;
+}
 
 /// Positions in the frame.
 struct Headers {

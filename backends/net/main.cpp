@@ -145,17 +145,7 @@ Result<void> Daemon::run() {
 }
 
 int serve(int argc, const char* const* argv) {
-  constexpr std::string_view program = "vhost-user-net";
-  const auto settings = read_settings(argc, argv);
-  if (!settings) return common::end_with(program, settings.error());
-  if (!*settings) return EXIT_SUCCESS;
-  common::log::set_up((*settings)->log_level);
-  common::raise_descriptor_limit();
-
-  auto daemon = Daemon::start(**settings);
-  if (!daemon) return common::end_with(program, daemon.error());
-  const auto ended = (*daemon)->run();
-  return ended ? EXIT_SUCCESS : common::end_with(program, ended.error());
+  return common::serve<Daemon>("vhost-user-net", read_settings(argc, argv));
 }
 
 }  // namespace

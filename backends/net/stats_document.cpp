@@ -1,7 +1,5 @@
 #include "backends/net/stats_document.hpp"
 
-#include <unistd.h>
-
 #include <string>
 #include <string_view>
 #include <utility>
@@ -9,14 +7,14 @@
 #include <nlohmann/json.hpp>
 
 #include "backends/net/virtio_net.hpp"
-#include "libvhost/session/feature_names.hpp"
+#include "common/stats_document.hpp"
 
 namespace net {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::pair<std::uint64_t, std::string_view>, 16> device_features{{
+constexpr std::array<common::FeatureName, 16> device_features{{
     {feature::csum, "VIRTIO_NET_F_CSUM"},
     {feature::guest_csum, "VIRTIO_NET_F_GUEST_CSUM"},
     {feature::mtu, "VIRTIO_NET_F_MTU"},
@@ -34,15 +32,6 @@ constexpr std::array<std::pair<std::uint64_t, std::string_view>, 16> device_feat
     {feature::guest_announce, "VIRTIO_NET_F_GUEST_ANNOUNCE"},
     {feature::multi_queue, "VIRTIO_NET_F_MQ"},
 }};
-
-json feature_names_of(std::uint64_t features) {
-  json names = json::array();
-  for (const auto& [mask, name] : device_features) {
-    if ((features & mask) != 0) names.push_back(name);
-  }
-  for (const auto& name : vhost::transport_feature_names(features)) names.push_back(name);
-  return names;
-}
 
 /// Sums of what several writers count.
 struct Sum {
@@ -109,17 +98,6 @@ json queues_document(const Device& device) {
   return queues;
 }
 
-json connection_document(const vhost::Server& server) {
-  const vhost::SessionInfo session = server.info();
-  return {{"connected", server.connected()},
-          {"connections", server.connections()},
-          {"messages_refused", server.refused()},
-          {"features", feature_names_of(session.features)},
-          {"protocol_features", vhost::protocol_feature_names(session.protocol_features)},
-          {"memory_regions", session.memory_regions},
-          {"running_queues", session.running_rings}};
-}
-
 /// What the switch knows of a port or uplink.
 json place_document(const Switch& fabric, PortId port) {
   return {{"stations", fabric.station_count(port)},
@@ -135,7 +113,7 @@ json port_document(const InService::Port& port, const Switch& fabric, PortId id)
           {"mtu", port.device.mtu()},
           {"dropped_link_down", port.device.to_guest().dropped_link_down()},
           {"announcements", port.device.announced().frames.value()},
-          {"connection", connection_document(port.server)},
+          {"connection", common::connection_document(port.server, device_features)},
           {"switch", place_document(fabric, id)},
           {"queues", queues_document(port.device)}};
 }
@@ -207,15 +185,12 @@ json stats_document(const InService& now, std::chrono::steady_clock::duration up
   for (std::size_t i = 0; i < now.workers.size(); ++i) {
     workers.push_back(worker_document(i, now.workers[i]));
   }
-  return {{"schema", 1},
-          {"program", "vhost-user-net"},
-          {"version", VHOST_BACKENDS_VERSION},
-          {"pid", ::getpid()},
-          {"uptime_ms", std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()},
-          {"workers", std::move(workers)},
-          {"ports", std::move(ports)},
-          {"uplinks", std::move(uplinks)},
-          {"switch", switch_document(now.fabric)}};
+  json document = common::stats_head("vhost-user-net", VHOST_BACKENDS_VERSION, uptime);
+  document["workers"] = std::move(workers);
+  document["ports"] = std::move(ports);
+  document["uplinks"] = std::move(uplinks);
+  document["switch"] = switch_document(now.fabric);
+  return document;
 }
 
 }  // namespace net

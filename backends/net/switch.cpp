@@ -2,7 +2,7 @@
 
 #include <cassert>
 
-#include "backends/net/network_header.hpp"
+#include "backends/net/headers.hpp"
 #include "common/spin.hpp"
 
 namespace net {
@@ -141,7 +141,7 @@ void Switch::direct_all(Source& source, std::span<Frame> frames, unsigned worker
     }
     group = direct(journey, frames[i], lane.tags[i]);
     // What the tag says is not in the beginning.
-    if (network16(frames[i], ether_type_offset) == ether_type::vlan) group = nullptr;
+    if (number_at(frames[i].head(), ether_type_offset) == ether_type::vlan) group = nullptr;
     before = beginning;
   }
 }

@@ -2,7 +2,7 @@
 
 #include <cassert>
 
-#include "backends/net/network_header.hpp"
+#include "backends/net/headers.hpp"
 
 namespace net {
 namespace {
@@ -11,13 +11,13 @@ constexpr std::uint16_t vlan_mask = 0x0fff;  // the rest of a TCI is priority
 
 /// The tag with TPID 0x8100 that the frame has, if it has one whole.
 std::optional<VlanTag> tag_of(const Frame& frame) {
-  if (network16(frame, ether_type_offset) != ether_type::vlan) return {};
+  if (number_at(frame.head(), ether_type_offset) != ether_type::vlan) return {};
   if (frame.head().size() < ethernet_bytes + vlan_tag_bytes) return {};
-  const std::uint16_t tci = network16(frame, tci_offset);
+  const std::uint16_t tci = number_at(frame.head(), tci_offset);
   return VlanTag{.vlan = static_cast<VlanId>(tci & vlan_mask),
                  .tci = tci,
                  .tagged = true,
-                 .stacked = is_tag(network16(frame, tci_offset + 2))};
+                 .stacked = is_tag(number_at(frame.head(), tci_offset + 2))};
 }
 
 }  // namespace
@@ -54,7 +54,7 @@ std::optional<VlanTag> VlanPolicy::classify(Frame& frame) const {
   if (is_transparent()) return tag.value_or(VlanTag{});
   if (!tag) {
     // One that is cut off counts as a tag, too.
-    if (is_tag(network16(frame, ether_type_offset))) return {};
+    if (is_tag(number_at(frame.head(), ether_type_offset))) return {};
     return classify_untagged();
   }
   if (tag->vlan == 0) {

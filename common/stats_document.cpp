@@ -1,0 +1,45 @@
+#include "common/stats_document.hpp"
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "libvhost/session/feature_names.hpp"
+
+namespace common {
+namespace {
+
+using nlohmann::json;
+
+json feature_names(std::uint64_t features, std::span<const FeatureName> device) {
+  json names = json::array();
+  for (const auto& [mask, name] : device) {
+    if ((features & mask) != 0) names.push_back(name);
+  }
+  for (const auto& name : vhost::transport_feature_names(features)) names.push_back(name);
+  return names;
+}
+
+}  // namespace
+
+json stats_head(std::string_view program, std::string_view version,
+                std::chrono::steady_clock::duration uptime) {
+  return {{"schema", 1},
+          {"program", program},
+          {"version", version},
+          {"pid", ::getpid()},
+          {"uptime_ms", std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()}};
+}
+
+json connection_document(const vhost::Server& server, std::span<const FeatureName> device) {
+  const vhost::SessionInfo session = server.info();
+  return {{"connected", server.connected()},
+          {"connections", server.connections()},
+          {"messages_refused", server.refused()},
+          {"features", feature_names(session.features, device)},
+          {"protocol_features", vhost::protocol_feature_names(session.protocol_features)},
+          {"memory_regions", session.memory_regions},
+          {"running_queues", session.running_rings}};
+}
+
+}  // namespace common
