@@ -65,11 +65,21 @@ void Mailbox::let_go(std::shared_ptr<const vhost::EventFd> descriptor) {
   let_go_.push_back(std::move(descriptor));
 }
 
-bool Mailbox::wait_until_done(const Patience& patience) const {
+/// In a call on the same descriptor for two looks: it hangs there, or is there often. A call that
+/// draining took is made up for. The descriptor lives: only the control thread ends one.
+void Mailbox::look_at_call() {
+  const auto* const calling = calling_.load(std::memory_order_relaxed);
+  if (calling != nullptr && calling == seen_calling_) {
+    calling->drain();
+    calling->signal_with_care();
+  }
+  seen_calling_ = calling;
+}
+
+bool Mailbox::wait_until_done(const Patience& patience) {
   const auto began = Clock::now();
   auto complain_at = began + std::chrono::seconds(5);
   Clock::time_point give_up_at = Clock::time_point::max();
-  const vhost::EventFd* hanging_in = nullptr;
   while (true) {
     std::array<pollfd, 2> watched{pollfd{done_.get(), POLLIN, 0},
                                   pollfd{patience.end_signal, POLLIN, 0}};
@@ -82,14 +92,7 @@ bool Mailbox::wait_until_done(const Patience& patience) const {
     if (!ending && (watched[1].revents & POLLIN) != 0) {
       give_up_at = Clock::now() + patience.after_end;
     }
-    // In a call on the same descriptor for two looks: it hangs there, or is there often. The
-    // descriptor lives until we return; a call that draining took is made up for.
-    const auto* calling = calling_.load(std::memory_order_relaxed);
-    if (calling != nullptr && calling == hanging_in) {
-      calling->drain();
-      calling->signal_with_care();
-    }
-    hanging_in = calling;
+    look_at_call();
     const auto now = Clock::now();
     if (now >= give_up_at) return false;
     if (now >= complain_at) {

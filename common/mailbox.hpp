@@ -15,7 +15,8 @@
  *
  * The wait has two ends beside the good one. If the process is to end, only a moment more is
  * waited: a worker that waits for storage must not hold it up. And a worker that hangs in a call to
- * a hostile guest, whose eventfd blocks and is full, is freed by draining that eventfd.
+ * a hostile guest, whose eventfd blocks and is full, is freed by draining that eventfd; where
+ * workers serve several guests, also while nobody waits.
  */
 namespace common {
 
@@ -33,6 +34,9 @@ class Mailbox {
   /// Control thread. False: the process is to end and the worker did not come round in time; it
   /// still may do the task, and gets no other.
   [[nodiscard]] bool post(std::function<void()> task, const Patience& patience);
+  /// Control thread, now and then: frees a worker that has been in a call on the same descriptor
+  /// since the last time. (post() does that while it waits.)
+  void look_at_call();
 
   // The worker's thread.
   /// Readable when there is a task.
@@ -47,12 +51,13 @@ class Mailbox {
   void let_go(std::shared_ptr<const vhost::EventFd> descriptor);
 
  private:
-  [[nodiscard]] bool wait_until_done(const Patience& patience) const;
+  [[nodiscard]] bool wait_until_done(const Patience& patience);
 
   std::function<void()> task_;
   std::atomic<bool> full_ = false;
   std::atomic<const vhost::EventFd*> calling_ = nullptr;
   std::vector<std::shared_ptr<const vhost::EventFd>> let_go_;  // the worker's until done_
+  const vhost::EventFd* seen_calling_ = nullptr;  // by look_at_call(); only to be compared
   bool abandoned_ = false;
   vhost::UniqueFd wake_;
   vhost::UniqueFd done_;

@@ -88,6 +88,13 @@ std::uint64_t Device::protocol_features() const {
   return features;
 }
 
+void Device::set_features(std::uint64_t accepted) {
+  accepted_ = accepted;
+  // A front-end sends the MTU in front of the features of a driver that takes it; another driver,
+  // or the next front-end, is not bound by it.
+  if ((accepted & feature::mtu) == 0) mtu_ = most_mtu;
+}
+
 void Device::read_config(std::uint32_t offset_bytes, std::span<std::byte> out) {
   Config config{};
   if (setup_.mac) std::ranges::copy(*setup_.mac, config.mac);
@@ -169,21 +176,24 @@ vhost::Result<vhost::AnyRing> Device::stop_ring(std::uint16_t index) {
   const auto pair = static_cast<std::uint16_t>(index / 2);
   Worker& worker = worker_of(pair);
   // Shared with the task, which may outlive our patience.
-  const auto ring = std::make_shared<std::optional<vhost::AnyRing>>();
+  const auto ring = std::make_shared<std::optional<vhost::StartedRing>>();
   if (is_receive(index)) {
-    post(worker, [this, pair, ring] { ring->emplace(to_guest_.stop(pair)); });
+    post(worker, [this, &worker, pair, ring] {
+      to_guest_.flush(worker.number());  // what was delivered until now may be all for a while
+      ring->emplace(to_guest_.stop(pair));
+    });
     let_all_come_round();
   } else {
     post(worker, [&worker, ring, queue = from_guest_[pair].get()] {
       worker.remove(*queue);
-      ring->emplace(queue->give_up_ring());
+      ring->emplace(vhost::StartedRing{queue->give_up_ring(), nullptr, nullptr, nullptr});
     });
   }
   if (abandoned_) {
     return vhost::fail(vhost::Fault::host, "a worker did not come round; the process ends");
   }
   if (!is_receive(index)) from_guest_[pair].reset();
-  return std::move(**ring);
+  return std::move((*ring)->ring);
 }
 
 void Device::set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd> call) {
@@ -204,7 +214,10 @@ void Device::set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd>
 
 void Device::move_to(std::shared_ptr<const vhost::MemoryMap> memory, vhost::Drain) {
   // Nothing outlives a turn: there is nothing to drain.
-  post(worker_of(0), [this, memory] { to_guest_.move_to(memory); });
+  post(worker_of(0), [this, memory, &worker = worker_of(0)] {
+    to_guest_.move_to(memory);
+    to_guest_.flush(worker.number());  // a ring may have broken
+  });
   for (std::uint16_t pair = 0; pair < from_guest_.size(); ++pair) {
     if (!from_guest_[pair]) continue;
     post(worker_of(pair), [memory, queue = from_guest_[pair].get()] { queue->move_to(memory); });

@@ -51,7 +51,8 @@ class Device final : public vhost::Device {
   std::uint16_t queues_offered() const override {
     return static_cast<std::uint16_t>(2 * setup_.pairs);
   }
-  void set_features(std::uint64_t accepted) override { accepted_ = accepted; }
+  bool discards_disabled(std::uint16_t index) const override { return index % 2 == 1; }
+  void set_features(std::uint64_t accepted) override;
   void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) override;
   vhost::Result<void> write_config(std::uint32_t offset_bytes,
                                    std::span<const std::byte> bytes) override;
@@ -68,7 +69,7 @@ class Device final : public vhost::Device {
   [[nodiscard]] const std::vector<std::unique_ptr<QueueStats>>& from_guest_stats() const {
     return from_guest_stats_;
   }
-  /// What the front-end asked for; most_mtu if it did not.
+  /// What the front-end asked for; most_mtu if it did not, or the driver has not accepted it.
   [[nodiscard]] std::uint16_t mtu() const { return mtu_; }
   /// Announcements that were made for the guest.
   [[nodiscard]] const Traffic& announced() const { return announced_; }

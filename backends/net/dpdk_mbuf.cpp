@@ -15,29 +15,6 @@ constexpr std::uint16_t link_overhead = ethernet_bytes + 2 * vlan_tag_bytes + 4;
 /// The longest frame in the smallest mbufs.
 constexpr std::size_t most_in_chain = longest_frame / shortest_room + 1;
 
-rte_mbuf* copy_to_chain(const Frame& frame, rte_mempool& pool) {
-  const std::size_t room = ::rte_pktmbuf_data_room_size(&pool) - RTE_PKTMBUF_HEADROOM;
-  const std::size_t count = (frame.length() + room - 1) / room;
-  std::array<rte_mbuf*, most_in_chain> mbufs;
-  std::array<iovec, most_in_chain> to;
-  if (count > mbufs.size() ||
-      ::rte_pktmbuf_alloc_bulk(&pool, mbufs.data(), static_cast<unsigned>(count)) != 0) {
-    return nullptr;
-  }
-  std::size_t left = frame.length();
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t here = std::min(room, left);
-    mbufs[i]->data_len = static_cast<std::uint16_t>(here);
-    mbufs[i]->next = i + 1 < count ? mbufs[i + 1] : nullptr;
-    to[i] = {rte_pktmbuf_mtod(mbufs[i], void*), here};
-    left -= here;
-  }
-  mbufs[0]->nb_segs = static_cast<std::uint16_t>(count);
-  mbufs[0]->pkt_len = frame.length();
-  copy_frame(frame, std::span(to).first(count));
-  return mbufs[0];
-}
-
 /// What the driver found out about the checksum, in virtio-net's words.
 VnetHeader checksum_state(const Frame& frame, const rte_mbuf& mbuf) {
   VnetHeader header{};
@@ -64,16 +41,39 @@ std::uint16_t mbuf_room(std::uint16_t mtu) {
   return static_cast<std::uint16_t>(std::max<std::uint32_t>(shortest_room, whole_lines));
 }
 
-rte_mbuf* copy_to_mbufs(const Frame& frame, rte_mempool& pool, bool chains) {
-  const std::size_t room = ::rte_pktmbuf_data_room_size(&pool) - RTE_PKTMBUF_HEADROOM;
-  if (frame.length() > room) return chains ? copy_to_chain(frame, pool) : nullptr;
-  rte_mbuf* const mbuf = ::rte_pktmbuf_alloc(&pool);
-  if (mbuf == nullptr) return nullptr;
-  mbuf->data_len = static_cast<std::uint16_t>(frame.length());
-  mbuf->pkt_len = frame.length();
-  const iovec to{rte_pktmbuf_mtod(mbuf, void*), frame.length()};
+bool fits(const Frame& frame, const rte_mempool& pool) {
+  return frame.length() + RTE_PKTMBUF_HEADROOM <=
+         ::rte_pktmbuf_data_room_size(const_cast<rte_mempool*>(&pool));
+}
+
+void copy_to_mbuf(const Frame& frame, rte_mbuf& mbuf) {
+  mbuf.data_len = static_cast<std::uint16_t>(frame.length());
+  mbuf.pkt_len = frame.length();
+  const iovec to{rte_pktmbuf_mtod(&mbuf, void*), frame.length()};
   copy_frame(frame, std::span(&to, 1));
-  return mbuf;
+}
+
+rte_mbuf* copy_to_chain(const Frame& frame, rte_mempool& pool) {
+  const std::size_t room = ::rte_pktmbuf_data_room_size(&pool) - RTE_PKTMBUF_HEADROOM;
+  const std::size_t count = (frame.length() + room - 1) / room;
+  std::array<rte_mbuf*, most_in_chain> mbufs;
+  std::array<iovec, most_in_chain> to;
+  if (count > mbufs.size() ||
+      ::rte_pktmbuf_alloc_bulk(&pool, mbufs.data(), static_cast<unsigned>(count)) != 0) {
+    return nullptr;
+  }
+  std::size_t left = frame.length();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t here = std::min(room, left);
+    mbufs[i]->data_len = static_cast<std::uint16_t>(here);
+    mbufs[i]->next = i + 1 < count ? mbufs[i + 1] : nullptr;
+    to[i] = {rte_pktmbuf_mtod(mbufs[i], void*), here};
+    left -= here;
+  }
+  mbufs[0]->nb_segs = static_cast<std::uint16_t>(count);
+  mbufs[0]->pkt_len = frame.length();
+  copy_frame(frame, std::span(to).first(count));
+  return mbufs[0];
 }
 
 std::optional<Headers> headers_for_driver(const Frame& frame) {
@@ -112,7 +112,7 @@ std::optional<Drop> view_mbuf(Frame& frame, const rte_mbuf& mbuf, std::span<iove
     segment = segment->next;
   }
   frame.start(std::min<std::size_t>(Frame::usual_head, mbuf.pkt_len), mbuf.pkt_len);
-  take_front(pieces, frame.head());
+  take_head(pieces, frame);
   frame.rest = pieces;
   room = room.subspan(mbuf.nb_segs);
   return check(frame, checksum_state(frame, mbuf), {.checksum = true}, Sender::host);

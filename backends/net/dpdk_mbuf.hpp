@@ -16,9 +16,12 @@ namespace net {
 /// without looking how long it is (its framesz of 2048).
 [[nodiscard]] std::uint16_t mbuf_room(std::uint16_t mtu);
 
-/// The frame's bytes in mbufs of `pool`: one, or a chain where it is too short and `chains` allows.
-/// Null: the pool is empty, or the frame too long.
-[[nodiscard]] rte_mbuf* copy_to_mbufs(const Frame& frame, rte_mempool& pool, bool chains);
+/// Whether one mbuf of the pool holds the frame.
+[[nodiscard]] bool fits(const Frame& frame, const rte_mempool& pool);
+/// Makes it the content of a fresh mbuf that it fits.
+void copy_to_mbuf(const Frame& frame, rte_mbuf& mbuf);
+/// The frame's bytes in a chain of mbufs. Null: the pool is empty, or the frame too long.
+[[nodiscard]] rte_mbuf* copy_to_chain(const Frame& frame, rte_mempool& pool);
 
 /// Whether the driver can be asked to carry out what the frame leaves undone: TCP or UDP right
 /// behind IP. It finds the headers by their lengths, where virtio names positions.
@@ -40,8 +43,9 @@ void set_tx_offload(rte_mbuf& mbuf, const Frame& frame, const Headers& headers);
 /// nothing is lent any more.
 class Loan {
  public:
-  /// Worth it from here on: below, a copy costs less.
-  static constexpr std::uint32_t shortest = 1024;
+  /// Worth it from here on: below, a copy costs less than a second mbuf and counting (measured at
+  /// 1518 bytes: 6 %).
+  static constexpr std::uint32_t shortest = 4096;
   /// More pieces than this are copied.
   static constexpr std::size_t most_pieces = 32;
 

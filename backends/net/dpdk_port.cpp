@@ -11,7 +11,7 @@ namespace {
 
 /// A queue of 1024 frames overflows in less only above a million frames a second, which is no
 /// silence for a worker to sleep in.
-constexpr std::chrono::microseconds pause_without_interrupts{1000};
+constexpr std::chrono::microseconds pause_without_interrupts{5000};
 
 }  // namespace
 

@@ -105,6 +105,10 @@ DpdkSink::DpdkSink(const DpdkDevice& device, std::uint16_t queue)
       longest_(device.mtu + std::uint32_t{ethernet_bytes} + 2 * vlan_tag_bytes),
       lends_(device.lends) {}
 
+DpdkSink::~DpdkSink() {
+  ::rte_pktmbuf_free_bulk(spare_.data(), static_cast<unsigned>(spares_));
+}
+
 void DpdkSink::send(std::span<Frame* const> frames, Traffic& traffic) {
   const std::lock_guard lock(lock_);
   traffic_ = &traffic;
@@ -157,7 +161,17 @@ rte_mbuf* DpdkSink::make(const Frame& frame, Bytes bytes) {
   if (bytes == Bytes::stay && lends() && Loan::fits(frame)) {
     return loan_.lend(frame, *device_.tx_pool);
   }
-  return copy_to_mbufs(frame, *device_.tx_pool, device_.chains);
+  if (!fits(frame, *device_.tx_pool)) {
+    return device_.chains ? copy_to_chain(frame, *device_.tx_pool) : nullptr;
+  }
+  if (spares_ == 0) {
+    if (::rte_pktmbuf_alloc_bulk(device_.tx_pool.get(), spare_.data(), Burst::most) != 0)
+      return nullptr;
+    spares_ = spare_.size();
+  }
+  rte_mbuf* const mbuf = spare_[--spares_];
+  copy_to_mbuf(frame, *mbuf);
+  return mbuf;
 }
 
 void DpdkSink::transmit() {

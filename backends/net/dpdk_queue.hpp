@@ -43,6 +43,7 @@ class DpdkSource final : public Source {
 class DpdkSink {
  public:
   DpdkSink(const DpdkDevice& device, std::uint16_t queue);
+  ~DpdkSink();
 
   /// All frames are on their way, or dropped, when this returns. Counts into `traffic`, the
   /// caller's own.
@@ -72,6 +73,8 @@ class DpdkSink {
   Loan loan_;
   Traffic* traffic_ = nullptr;  // of the worker that has the lock
   Tally tally_;
+  std::array<rte_mbuf*, Burst::most> spare_;  // taken from the pool, not filled yet
+  std::size_t spares_ = 0;
   std::array<rte_mbuf*, Burst::most> mbufs_;
   std::array<std::uint32_t, Burst::most> lengths_;
   std::uint16_t gathered_ = 0;

@@ -112,6 +112,20 @@ inline void take_front(std::span<iovec>& pieces, std::span<std::byte> to) {
   std::atomic_signal_fence(std::memory_order_acq_rel);
 }
 
+/// The same, to the head of a frame.
+inline void take_head(std::span<iovec>& pieces, Frame& frame) {
+  const std::span<std::byte> to = frame.head();
+  iovec& piece = pieces.front();
+  if (to.size() != Frame::usual_head || piece.iov_len <= to.size()) {
+    take_front(pieces, to);
+    return;
+  }
+  // As of nearly every frame that is longer than its head: a copy whose length the compiler knows.
+  std::memcpy(to.data(), piece.iov_base, Frame::usual_head);
+  piece = {static_cast<std::byte*>(piece.iov_base) + to.size(), piece.iov_len - to.size()};
+  std::atomic_signal_fence(std::memory_order_acq_rel);
+}
+
 /// Copies `from` to the first bytes of `pieces`, and takes them off.
 inline void put_front(std::span<iovec>& pieces, std::span<const std::byte> from) {
   const std::byte* next = from.data();

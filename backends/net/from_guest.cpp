@@ -7,13 +7,13 @@ namespace net {
 
 FromGuest::FromGuest(Setup setup, vhost::StartedRing ring, Desk& desk, QueueStats& stats)
     : setup_(std::move(setup)),
+      discard_(ring.discard),
       ring_(std::move(ring.ring)),
       kick_(std::move(ring.kick)),
       call_(std::move(ring.call)),
       error_(std::move(ring.error)),
       desk_(desk),
       stats_(stats) {
-  heads_.reserve(Burst::most);
   disarm();
 }
 
@@ -30,8 +30,12 @@ bool FromGuest::take(Burst& burst) {
 template <vhost::Ring R>
 bool FromGuest::take_from(R& ring, Burst& burst) {
   pop_chains(ring, burst.room);
+  if (discard_) {
+    stats_.traffic.drop(Drop::disabled, heads_.size());
+    return !heads_.empty();
+  }
   Tally tally;
-  for (std::size_t i = 0; i < heads_.size(); ++i) {
+  for (std::size_t i = 0; i < chains_; ++i) {
     Frame& frame = burst.frames[burst.count];
     if (const auto why = read(pieces_[i], frame)) {
       stats_.traffic.drop(*why);
@@ -41,13 +45,13 @@ bool FromGuest::take_from(R& ring, Burst& burst) {
     ++burst.count;
   }
   tally.flush(stats_.traffic);
-  return !heads_.empty();
+  return chains_ != 0;
 }
 
 template <vhost::Ring R>
 void FromGuest::pop_chains(R& ring, std::span<iovec> room) {
   ring.look_ahead(Burst::most);
-  while (heads_.size() < Burst::most) {
+  while (chains_ < Burst::most) {
     vhost::Chain chain(room);
     const vhost::Pop popped = ring.pop(chain);
     if (popped == vhost::Pop::broken) broke();
@@ -58,8 +62,8 @@ void FromGuest::pop_chains(R& ring, std::span<iovec> room) {
     for (const iovec& piece : pieces.first(std::min<std::size_t>(pieces.size(), 2))) {
       fetch(piece, header_bytes + Frame::usual_head);
     }
-    pieces_[heads_.size()] = pieces;
-    heads_.push_back(chain.head);
+    pieces_[chains_] = pieces;
+    heads_[chains_++] = chain.head;
   }
 }
 
@@ -73,20 +77,20 @@ std::optional<Drop> FromGuest::read(std::span<iovec> pieces, Frame& frame) const
   const VnetHeader header = take_header(pieces, setup_.header_bytes);
   const auto length = static_cast<std::uint32_t>(bytes - setup_.header_bytes);
   frame.start(head_bytes_for(header, length), length);
-  take_front(pieces, frame.head());
+  take_head(pieces, frame);
   frame.rest = pieces;
   return check(frame, header, setup_.allowed);
 }
 
 void FromGuest::release() {
-  if (heads_.empty()) return;
+  if (chains_ == 0) return;
   const auto notify = std::visit(
       [&](auto& ring) {
-        for (const std::uint16_t head : heads_) ring.push(head, 0);
+        for (const std::uint16_t head : std::span(heads_).first(chains_)) ring.push(head, 0);
         return ring.publish();
       },
       ring_);
-  heads_.clear();
+  chains_ = 0;
   if (notify == vhost::Notify::no || !call_) {
     stats_.calls_suppressed.add();
     return;
@@ -122,7 +126,7 @@ std::shared_ptr<const vhost::EventFd> FromGuest::change_call(
 void FromGuest::broke() {
   if (std::exchange(broken_, true)) return;
   stats_.broken.add();
-  if (error_) error_->signal_with_care();
+  desk_.mailbox->call(error_.get());
   common::log::limited(desk_.broken_rings, common::log::Level::warning,
                        "port {}: the driver broke the rules of transmit queue {}; it is stopped "
                        "until the driver resets the device",

@@ -12,7 +12,8 @@
  * when the frames have been delivered.
  *
  * Where a chain's pieces end means nothing: header and frame may be split anywhere (VIRTIO 2.7.4).
- * A chain that is no frame is given back like the others, and counted.
+ * A chain that is no frame is given back like the others, and counted. So is every chain of a queue
+ * that the front-end has disabled (vhost-user, "Ring states").
  *
  * Thread: the worker that owns it.
  */
@@ -57,6 +58,7 @@ class FromGuest final : public Source {
   void broke();
 
   const Setup setup_;
+  const bool discard_;
   vhost::AnyRing ring_;
   std::shared_ptr<const vhost::EventFd> kick_;
   std::shared_ptr<const vhost::EventFd> call_;
@@ -64,7 +66,8 @@ class FromGuest final : public Source {
   Desk& desk_;
   QueueStats& stats_;
   // The chains taken since the last release().
-  std::vector<std::uint16_t> heads_;
+  std::size_t chains_ = 0;
+  std::array<std::uint16_t, Burst::most> heads_;
   std::array<std::span<iovec>, Burst::most> pieces_;
   bool broken_ = false;
 };

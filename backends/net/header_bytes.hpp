@@ -49,19 +49,30 @@ class HeaderBytes {
   std::uint32_t last_;
 };
 
-/// Reads a header of `bytes`, once, and takes it off `from`, which holds at least that many.
+/// Reads a header, once, from memory that a guest may be writing.
+[[nodiscard]] inline VnetHeader unpack(const std::byte* at) {
+  std::uint64_t first = 0;
+  std::uint16_t last = 0;
+  std::memcpy(&first, at, sizeof first);
+  std::memcpy(&last, at + sizeof first, sizeof last);
+  // The compiler is to keep the values, not their place: neither may be read again.
+  asm volatile("" : "+r"(first), "+r"(last) : : "memory");
+  return {static_cast<std::uint8_t>(first),        static_cast<std::uint8_t>(first >> 8),
+          static_cast<std::uint16_t>(first >> 16), static_cast<std::uint16_t>(first >> 32),
+          static_cast<std::uint16_t>(first >> 48), last};
+}
+
+/// Takes a header of `bytes` off `from`, which holds at least that many.
 [[nodiscard]] inline VnetHeader take_header(std::span<iovec>& from, std::size_t bytes) {
   iovec& piece = from.front();
   if (piece.iov_len <= bytes) {
     std::array<std::byte, header_bytes> whole;
     take_front(from, std::span(whole).first(bytes));
-    VnetHeader header;
-    std::memcpy(&header, whole.data(), sizeof header);
-    return header;
+    return unpack(whole.data());
   }
-  auto* const at = static_cast<std::byte*>(piece.iov_base);
-  piece = {at + bytes, piece.iov_len - bytes};
-  return vhost::read_once<VnetHeader>(at);
+  const auto* const at = static_cast<const std::byte*>(piece.iov_base);
+  piece = {static_cast<std::byte*>(piece.iov_base) + bytes, piece.iov_len - bytes};
+  return unpack(at);
 }
 
 }  // namespace net

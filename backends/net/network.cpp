@@ -196,6 +196,8 @@ void Network::make_devices() {
 }
 
 void Network::look_after() {
+  // One guest's front-end must not hold up the others of its worker.
+  for (const auto& desk : desks_) desk->mailbox->look_at_call();
   switch_->age(common::now_ns());
   for (std::size_t i = 0; i < uplinks_.size(); ++i) links_up_[i] = uplinks_[i]->link_up();
 }

@@ -86,8 +86,8 @@ bool lies_in_head(const Frame& frame, const VnetHeader& header) {
 
 }  // namespace
 
-std::optional<Drop> check(Frame& frame, const VnetHeader& header, const Accepts& allowed,
-                          Sender sender) {
+std::optional<Drop> check_all(Frame& frame, const VnetHeader& header, const Accepts& allowed,
+                              Sender sender) {
   frame.offload = {};
   if (frame.length() < ethernet_bytes) return Drop::too_short;
   if (frame.length() > longest_frame) return Drop::too_long;

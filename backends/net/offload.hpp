@@ -59,8 +59,18 @@ inline constexpr std::uint32_t most_segments = 1024;
 /// (`allowed`, as negotiated). Clears what has no meaning (unknown flags, hdr_len, segmentation of
 /// what fits into one segment). `header` is as the sender wrote it; on success frame.offload is
 /// set. Nothing: all is well. The head is as long as head_bytes_for() says.
-[[nodiscard]] std::optional<Drop> check(Frame& frame, const VnetHeader& header,
-                                        const Accepts& allowed, Sender sender = Sender::guest);
+[[nodiscard]] std::optional<Drop> check_all(Frame& frame, const VnetHeader& header,
+                                            const Accepts& allowed, Sender sender);
+[[nodiscard]] inline std::optional<Drop> check(Frame& frame, const VnetHeader& header,
+                                               const Accepts& allowed,
+                                               Sender sender = Sender::guest) {
+  const bool asks = header.flags != 0 || header.gso_type != gso::none;
+  if (asks || frame.length() < ethernet_bytes || frame.length() > longest_plain_frame) {
+    return check_all(frame, header, allowed, sender);
+  }
+  frame.offload = {};
+  return std::nullopt;
+}
 
 enum class Missing : std::uint8_t { nothing, checksum, segmentation };
 

@@ -24,6 +24,14 @@ bool is_group(StationKey key) {
   return (std::to_underlying(key) & 1) != 0;
 }
 
+/// 01:80:c2:00:00:00 to 0f: spanning tree, LACP, LLDP and the like end at the first bridge (IEEE
+/// 802.1Q, 8.6.3).
+bool is_reserved(const Frame& frame) {
+  constexpr std::array<std::uint8_t, 5> prefix{0x01, 0x80, 0xc2, 0x00, 0x00};
+  return frame.field<std::array<std::uint8_t, 5>>(0) == prefix &&
+         frame.field<std::uint8_t>(prefix.size()) < 0x10;
+}
+
 }  // namespace
 
 /// A burst on its way from one port.
@@ -179,6 +187,7 @@ void Switch::look_up(Journey& journey, StationKey source, StationKey destination
 
 /// To every other port that the frame may leave through.
 void Switch::flood(Journey& journey, Frame& frame, const VlanTag& tag) {
+  if (is_reserved(frame)) return journey.traffic.drop(Drop::reserved);
   const auto from = std::to_underlying(journey.from);
   const auto member = [&](std::uint16_t port) {
     return port != from && (!tags_change_ || ports_[port]->setup.vlan.passes(tag));

@@ -21,7 +21,8 @@
  *
  * Two kinds: a patch between two ports, which looks at nothing, and a switch, which learns where
  * stations are. A frame for a station that is not known, and one for a group, goes to every other
- * member of its VLAN. A frame for a station behind its sender's own port goes nowhere.
+ * member of its VLAN. A frame for a station behind its sender's own port goes nowhere, and so does
+ * one for a group that no bridge forwards to.
  *
  * What comes in through a port is captured, passes the port's guard and gets its VLAN; what goes
  * out gets the tag form of its port, is captured and delivered: one call per sink and burst, in the

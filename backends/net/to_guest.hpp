@@ -5,11 +5,8 @@
 #include <vector>
 
 #include "backends/net/desk.hpp"
-#include "backends/net/offload.hpp"
-#include "backends/net/queue_stats.hpp"
 #include "backends/net/sink.hpp"
-#include "common/spin_lock.hpp"
-#include "libvhost/session/device.hpp"
+#include "backends/net/to_guest_queue.hpp"
 
 /*
  * The receive queues of one guest: where frames from anywhere are copied, once, into the buffers
@@ -21,26 +18,10 @@
  *
  * Which queue: the flow's hash over those that run, so that flows stay in order.
  *
- * A driver with mergeable buffers gets a frame in as many as it takes, all but the last one filled
- * (VIRTIO 5.1.6.4); if it offers too few, none is used up. Without, a frame must fit into one. What
- * the driver did not accept (checksums or segments left open) is done here, before the copy.
- *
  * Drivers are called in flush(), by the worker that delivered, outside of the lock. The control
- * thread keeps a call descriptor open until every worker has come round once after its end.
+ * thread keeps a descriptor open until every worker has come round once after its end.
  */
 namespace net {
-
-/// How frames are laid out for a driver, by the features that it accepted.
-struct GuestForm {
-  std::size_t header_bytes = header_bytes_of(0);
-  bool mergeable = false;
-  Accepts accepts;                  ///< towards the guest
-  std::uint32_t longest_plain = 0;  ///< of a frame without segmentation
-
-  [[nodiscard]] static GuestForm of(std::uint64_t features, std::uint16_t mtu);
-  /// VIRTIO 5.1.6.1.
-  [[nodiscard]] static std::size_t header_bytes_of(std::uint64_t features);
-};
 
 class ToGuest final : public Sink {
  public:
@@ -63,7 +44,9 @@ class ToGuest final : public Sink {
 
   // In a task on any worker, one at a time: who holds a spin lock must be on a CPU of its own.
   void start(std::uint16_t queue, vhost::StartedRing ring, const GuestForm& form);
-  [[nodiscard]] vhost::AnyRing stop(std::uint16_t queue);
+  /// Returns what start() was given. Workers may be using its descriptors until each has come
+  /// round.
+  [[nodiscard]] vhost::StartedRing stop(std::uint16_t queue);
   /// Returns the old descriptor, which workers may be using until each has come round.
   [[nodiscard]] std::shared_ptr<const vhost::EventFd> set_call(
       std::uint16_t queue, std::shared_ptr<const vhost::EventFd> call);
@@ -72,13 +55,11 @@ class ToGuest final : public Sink {
   void set_longest_plain(std::uint32_t bytes);
 
  private:
-  class Queue;
-
   void list_running();
 
   const std::string name_;
   const Desks& desks_;
-  std::vector<std::unique_ptr<Queue>> queues_;
+  std::vector<std::unique_ptr<ToGuestQueue>> queues_;
   std::vector<bool> is_running_;  // for list_running() alone
   // Which queues run: the first `running_` entries are their numbers. A worker that reads old
   // entries finds the queue stopped, and drops.

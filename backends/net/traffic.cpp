@@ -10,9 +10,11 @@ std::string_view name(Drop drop) {
     case Drop::too_long: return "too_long";
     case Drop::bad_checksum: return "bad_checksum";
     case Drop::bad_segmentation: return "bad_segmentation";
+    case Drop::disabled: return "disabled";
     case Drop::spoofed: return "spoofed";
     case Drop::vlan: return "vlan";
     case Drop::storm: return "storm";
+    case Drop::reserved: return "reserved";
     case Drop::nowhere: return "nowhere";
     case Drop::link_down: return "link_down";
     case Drop::no_buffers: return "no_buffers";

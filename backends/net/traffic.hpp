@@ -18,11 +18,13 @@ enum class Drop : std::uint8_t {
   too_long,          ///< longer than 9216 bytes without, or 64 KiB with segmentation
   bad_checksum,      ///< a checksum request outside the frame's head, or not negotiated
   bad_segmentation,  ///< a segmentation request that makes no sense or was not negotiated
+  disabled,          ///< the front-end has disabled the queue
   // in the switch
-  spoofed,  ///< a source address that is not the port's
-  vlan,     ///< a VLAN that the port is no member of
-  storm,    ///< more flooded frames than a port may cause
-  nowhere,  ///< no other port to go to
+  spoofed,   ///< a source address that is not the port's
+  vlan,      ///< a VLAN that the port is no member of
+  storm,     ///< more flooded frames than a port may cause
+  reserved,  ///< for the bridge itself (IEEE 802.1Q, 8.6.3): no bridge forwards it
+  nowhere,   ///< no other port to go to
   // at the sink
   link_down,    ///< no driver, or its queue is stopped
   no_buffers,   ///< the driver offers no (or not enough) receive buffers
@@ -65,6 +67,7 @@ class Tally {
     while (length > size_class_limits[index]) ++index;
     ++classes_[index];
   }
+  [[nodiscard]] bool empty() const { return frames_ == 0; }
   /// Moves what was counted to `traffic`.
   void flush(Traffic& traffic);
 

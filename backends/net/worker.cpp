@@ -109,7 +109,6 @@ void Worker::loop() {
     }
     stats_.busy_turns.add();
     idle_since_ = 0;
-    pause_ = shortest_pause;
   }
 }
 
@@ -158,10 +157,16 @@ void Worker::watch(Watched& watched) {
   watched.fd = fd >= 0 && add_to(epoll_.get(), fd, watched.source) ? fd : -1;
 }
 
+/// Short after a frame, longer the longer nothing came.
+std::chrono::nanoseconds Worker::next_pause() const {
+  const std::chrono::nanoseconds silence(now_ - idle_since_);
+  return std::clamp(silence / pauses_in_a_silence, shortest_pause, setup_.longest_pause);
+}
+
 void Worker::sleep() {
   // A source that nobody wakes us for is looked at after a while.
   const bool must_look = std::ranges::any_of(sources_, [](const Watched& w) { return w.fd < 0; });
-  const timespec pause{0, static_cast<long>(pause_.count())};
+  const timespec pause{0, static_cast<long>(next_pause().count())};
   std::array<epoll_event, 16> events;
 
   asleep_.store(true, std::memory_order_relaxed);
@@ -175,7 +180,6 @@ void Worker::sleep() {
   stats_.sleeping_ns.add(slept);
   if (ready <= 0) {
     stats_.pauses.add();
-    pause_ = std::min(pause_ * 2, setup_.longest_pause);
     return;  // one look, and back to sleep: idle_since_ stays
   }
   stats_.wake_ups.add();

@@ -20,8 +20,8 @@
  *   mail    the control thread asks for something between two turns and waits for it
  *
  * A source that cannot wake us (a DPDK driver without receive interrupts) shortens the sleep to a
- * pause that doubles while nothing comes, up to a bound: that is what its first frame after a
- * silence may have to wait.
+ * pause that grows with the silence, up to a bound: that is what its first frame after a silence
+ * may have to wait.
  *
  * A source's frames are on their way from take() to release() within one turn of one thread, so a
  * task never finds one under way.
@@ -54,6 +54,8 @@ struct WorkerStats {
 class Worker {
  public:
   static constexpr std::chrono::nanoseconds shortest_pause = std::chrono::microseconds(20);
+  /// A pause adds no more than this part to the silence before it.
+  static constexpr int pauses_in_a_silence = 8;
 
   /// The thread runs when this returns; `desk` and `fabric` must outlive it.
   [[nodiscard]] static vhost::Result<std::unique_ptr<Worker>> start(WorkerSetup setup, Desk& desk,
@@ -92,6 +94,7 @@ class Worker {
   [[nodiscard]] bool turn();
   void idle();
   [[nodiscard]] bool arm();
+  [[nodiscard]] std::chrono::nanoseconds next_pause() const;
   void sleep();
   void watch(Watched& watched);
 
@@ -106,7 +109,6 @@ class Worker {
   std::vector<Watched> sources_;
   Burst burst_;
   common::SpinBudget spin_;
-  std::chrono::nanoseconds pause_ = shortest_pause;
   std::uint64_t now_ = 0;
   std::uint64_t idle_since_ = 0;
   bool running_ = true;

@@ -33,7 +33,8 @@ Result<void> MemoryMap::check(const MemoryRegion& region) const {
     return fail(Fault::front_end, "a memory region of " + std::to_string(size) +
                                       " bytes that is empty or wraps its address space");
   }
-  for (const auto& [other, device, inode, mapping] : regions_) {
+  for (const Region& known : regions_) {
+    const MemoryRegion& other = known.description;
     if (overlap(region.guest_address, size, other.guest_address, other.size_bytes) ||
         overlap(region.frontend_address, size, other.frontend_address, other.size_bytes)) {
       return fail(Fault::front_end, "a memory region overlaps another");
@@ -57,17 +58,20 @@ Result<void> MemoryMap::add(const MemoryRegion& region, int fd, const MemoryMap&
     mapping = std::make_shared<const Mapping>(std::move(*fresh));
   }
   ranges_.push_back({region.guest_address, mapping->bytes()});
-  regions_.push_back({region, file.st_dev, file.st_ino, std::move(mapping)});
+  regions_.push_back({region, file.st_dev, file.st_ino, std::move(mapping), 1});
   return {};
 }
 
 Result<MemoryMap> MemoryMap::with(const MemoryRegion& region, int fd) const {
   MemoryMap map = *this;
   struct stat file{};
-  const bool there = ::fstat(fd, &file) == 0 && std::ranges::any_of(regions_, [&](const Region& r) {
-                       return same(r, region, file);
-                     });
-  if (there) return map;
+  const auto known = std::ranges::find_if(map.regions_, [&](const Region& candidate) {
+    return ::fstat(fd, &file) == 0 && same(candidate, region, file);
+  });
+  if (known != map.regions_.end()) {
+    ++known->times;
+    return map;
+  }
   if (const auto added = map.add(region, fd, {}); !added) return std::unexpected(added.error());
   return map;
 }
@@ -80,6 +84,7 @@ Result<MemoryMap> MemoryMap::without(const MemoryRegion& region) const {
   if (found == map.regions_.end()) {
     return fail(Fault::front_end, "there is no such memory region to remove");
   }
+  if (--found->times > 0) return map;
   map.ranges_.erase(map.ranges_.begin() + (found - map.regions_.begin()));
   map.regions_.erase(found);
   return map;
@@ -98,10 +103,10 @@ Result<MemoryMap> MemoryMap::of(std::span<const MemoryRegion> regions,
 
 std::span<std::byte> MemoryMap::search(GuestAddress address, std::uint64_t length,
                                        Hint& hint) const {
-  for (std::size_t i = 0; i < ranges_.size(); ++i) {
-    const auto bytes = ranges_[i].prefix(address, length);
+  for (const Range& range : ranges_) {
+    const auto bytes = prefix_in(range.start, range.bytes, address, length);
     if (bytes.empty()) continue;
-    hint.region = i;
+    hint = range;
     return bytes;
   }
   return {};

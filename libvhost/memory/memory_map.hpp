@@ -26,21 +26,24 @@ class MemoryMap {
     dev_t device = 0;  // with `inode`: which file, to know it again in a new table
     ino_t inode = 0;
     std::shared_ptr<const Mapping> mapping;
+    unsigned times = 1;  ///< that it was added; it goes when it was removed as often
   };
 
-  /// A position in the map that a caller keeps between look-ups, because the next address is
-  /// nearly always in the region of the last one.
+  /// Where the last look-up was, which a caller keeps: the next address is nearly always there too.
+  /// It is good for one map, and as long as that lives.
   struct Hint {
-    std::size_t region = 0;
+    std::uint64_t start = 0;
+    std::span<std::byte> bytes;
   };
 
   MemoryMap() = default;
 
   /// This map and one region more. Refuses an overlap in either address space, an address range
-  /// that wraps, and more than max_regions. The very same region again changes nothing: QEMU 7.2
-  /// adds each region once for every pair of a network device's rings.
+  /// that wraps, and more than max_regions. The very same region again is only counted: QEMU 7.2
+  /// adds each region once for every pair of a network device's rings, and removes it as often.
   [[nodiscard]] Result<MemoryMap> with(const MemoryRegion& region, int fd) const;
-  /// This map without the region that has these addresses and this size.
+  /// This map without the region that has these addresses and this size; if it was added more than
+  /// once, with one time less of it.
   [[nodiscard]] Result<MemoryMap> without(const MemoryRegion& region) const;
   /// A map of just these regions. Those that `previous` has too keep their mapping.
   [[nodiscard]] static Result<MemoryMap> of(std::span<const MemoryRegion> regions,
@@ -51,10 +54,8 @@ class MemoryMap {
   /// Empty if `address` is outside guest memory or `length` is 0.
   [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length,
                                             Hint& hint) const {
-    if (hint.region < ranges_.size()) {
-      const auto bytes = ranges_[hint.region].prefix(address, length);
-      if (!bytes.empty()) return bytes;
-    }
+    const auto bytes = prefix_in(hint.start, hint.bytes, address, length);
+    if (!bytes.empty()) return bytes;
     return search(address, length, hint);
   }
 
@@ -72,18 +73,16 @@ class MemoryMap {
 
  private:
   /// What the hot path needs of a region, and nothing more.
-  struct Range {
-    std::uint64_t start;
-    std::span<std::byte> bytes;
+  using Range = Hint;
 
-    [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length) const {
-      const std::uint64_t offset = std::to_underlying(address) - start;
-      if (offset >= bytes.size()) return {};  // also when address < start: it wrapped
-      const std::uint64_t rest = bytes.size() - offset;
-      return bytes.subspan(offset, length < rest ? length : rest);
-    }
-  };
-
+  [[nodiscard]] static std::span<std::byte> prefix_in(std::uint64_t start,
+                                                      std::span<std::byte> bytes,
+                                                      GuestAddress address, std::uint64_t length) {
+    const std::uint64_t offset = std::to_underlying(address) - start;
+    if (offset >= bytes.size()) return {};  // also when address < start: it wrapped
+    const std::uint64_t rest = bytes.size() - offset;
+    return bytes.subspan(offset, length < rest ? length : rest);
+  }
   [[nodiscard]] std::span<std::byte> search(GuestAddress address, std::uint64_t length,
                                             Hint& hint) const;
   [[nodiscard]] Result<void> add(const MemoryRegion& region, int fd, const MemoryMap& previous);

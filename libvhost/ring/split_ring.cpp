@@ -5,6 +5,7 @@
 #include <cassert>
 
 #include "libvhost/ring/barrier.hpp"
+#include "libvhost/ring/fetch.hpp"
 
 namespace vhost {
 namespace {
@@ -106,6 +107,11 @@ Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<cons
     ring.seen_avail_ = ring.next_avail_;
     std::ranges::reverse(*owed);
     ring.owed_ = std::move(*owed);
+  } else if (static_cast<std::uint16_t>(ring.next_avail_ - ring.next_used_) > setup.size) {
+    // No base at all: behind what was used, or further ahead than the ring is long. DPDK's
+    // virtio-user says 0 to the successor of a back-end that died, and means this.
+    ring.next_avail_ = ring.next_used_;
+    ring.seen_avail_ = ring.next_avail_;
   }
   return ring;
 }
@@ -123,7 +129,7 @@ bool SplitRing::move_to(std::shared_ptr<const MemoryMap> memory) {
 /// Breaks the ring and lets its verbs write where nobody looks: the device may still give back
 /// what is in flight, and needs no check for that.
 void SplitRing::leave_memory() {
-  broken_ = true;
+  (void)broken();
   const std::size_t bytes = layout_.available_bytes(true) + layout_.used_bytes(true);
   nowhere_ = std::make_shared<std::vector<std::uint32_t>>(bytes / sizeof(std::uint32_t) + 1);
   descriptors_ = {};
@@ -133,6 +139,7 @@ void SplitRing::leave_memory() {
 
 Pop SplitRing::broken() {
   broken_ = true;
+  seen_avail_ = next_avail_;
   return Pop::broken;
 }
 
@@ -149,28 +156,27 @@ bool SplitRing::see_available() {
 
 /// What is read here only says what to fetch: pop() reads it again, and checks it.
 void SplitRing::look_ahead(std::uint16_t chains) {
-  if (broken_) return;
+  if (broken_ || !owed_.empty()) return;
   if (next_avail_ == seen_avail_ && !see_available()) seen_avail_ = next_avail_;
   const auto ahead = std::min(chains, static_cast<std::uint16_t>(seen_avail_ - next_avail_));
   for (std::uint16_t i = 0; i < ahead; ++i) {
     const std::size_t slot = static_cast<std::uint16_t>(next_avail_ + i) & (layout_.size - 1u);
     const std::uint16_t head = load_relaxed(available_ + SplitLayout::entries_at + slot * 2);
     // An address outside the table would do no harm, but the sum must not leave the object.
-    __builtin_prefetch(descriptors_.data() + (head & (layout_.size - 1u)) * sizeof(SplitDesc));
+    fetch(descriptors_.data() + (head & (layout_.size - 1u)) * sizeof(SplitDesc));
+  }
+  // As many will be pushed, and stores that wait for their lines hold up everything behind them.
+  constexpr std::uint16_t in_line = cache_line / sizeof(UsedElem);
+  for (std::uint16_t i = 0; i < ahead; i = static_cast<std::uint16_t>(i + in_line)) {
+    const std::size_t slot = static_cast<std::uint16_t>(next_used_ + i) & (layout_.size - 1u);
+    fetch_to_write(used_ + SplitLayout::entries_at + slot * sizeof(UsedElem));
   }
 }
 
 Pop SplitRing::pop(Chain& chain) {
-  if (broken_) return Pop::broken;
-  if (!owed_.empty()) {
-    const Pop pop = read(owed_.back(), chain);
-    if (pop == Pop::ready) {
-      head_in_flight_[owed_.back()] = Origin::owed;
-      owed_.pop_back();
-    }
-    return pop;
-  }
-  if (next_avail_ == seen_avail_) {
+  if (next_avail_ == seen_avail_) {  // always so where the ring is broken, or owes chains
+    if (broken_) return Pop::broken;
+    if (!owed_.empty()) return pop_owed(chain);
     if (!see_available()) return broken();
     if (seen_avail_ == next_avail_) return Pop::empty;
   }
@@ -185,22 +191,36 @@ Pop SplitRing::pop(Chain& chain) {
   return Pop::ready;
 }
 
+/// The oldest chain that a predecessor had taken.
+Pop SplitRing::pop_owed(Chain& chain) {
+  const std::uint16_t head = owed_.back();
+  const Pop pop = read(head, chain);
+  if (pop != Pop::ready) return pop;
+  head_in_flight_[head] = Origin::owed;
+  owed_.pop_back();
+  return Pop::ready;
+}
+
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
   if (!read_single(head, chain)) {
-    const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
-    const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
-    switch (read_chain(source, *memory_, hint_, limit, chain)) {
-      case ReadChain::ready: break;
-      case ReadChain::corrupt: return broken();
-      case ReadChain::no_room:
-        // Buffers that cross more boundaries than there are lie on top of each other.
-        return chain.room() < longest_chain() ? Pop::no_room : broken();
-    }
+    if (const Pop pop = read_all(head, chain); pop != Pop::ready) return pop;
   }
   chain.head = head;
   head_in_flight_[head] = Origin::available;
   ++in_flight_;
   return Pop::ready;
+}
+
+Pop SplitRing::read_all(std::uint16_t head, Chain& chain) {
+  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
+  const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
+  switch (read_chain(source, *memory_, hint_, limit, chain)) {
+    case ReadChain::ready: return Pop::ready;
+    case ReadChain::corrupt: return broken();
+    case ReadChain::no_room: break;
+  }
+  // Buffers that cross more boundaries than there are lie on top of each other.
+  return chain.room() < longest_chain() ? Pop::no_room : broken();
 }
 
 /// Most chains of a network device are one buffer in one region. False: this one is not, or is
@@ -223,6 +243,7 @@ void SplitRing::unpop(std::uint16_t head) {
   assert(head < layout_.size && head_in_flight_[head] != Origin::not_in_flight);
   if (head_in_flight_[head] == Origin::owed) {
     owed_.push_back(head);  // still marked as in flight; there was room for it before
+    seen_avail_ = next_avail_;
   } else {
     // The next pop reads the index again, and checks it against where we now are.
     seen_avail_ = --next_avail_;

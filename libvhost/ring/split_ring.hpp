@@ -98,7 +98,9 @@ class SplitRing {
   [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] bool see_available();
   [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
+  [[nodiscard]] Pop pop_owed(Chain& chain);
   [[nodiscard]] bool read_single(std::uint16_t head, Chain& chain);
+  [[nodiscard]] Pop read_all(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop broken();
   void leave_memory();
 

@@ -17,6 +17,7 @@ struct StartedRing {
   std::shared_ptr<const EventFd> kick;   ///< null: the driver never kicks, poll
   std::shared_ptr<const EventFd> call;   ///< null: the driver is never called
   std::shared_ptr<const EventFd> error;  ///< null: nobody wants to know that the ring broke
+  bool discard = false;  ///< it is disabled: take what comes, and do nothing with it
 };
 
 /// Whether something that requests in flight may be using goes away.
@@ -69,6 +70,9 @@ class Device {
   /// such memories ignores it.
   virtual void keep_in(Keepsake) {}
 
+  /// Whether a running ring that is disabled runs on to be discarded (vhost-user, "Ring states"):
+  /// it is stopped, and started again with StartedRing::discard. Otherwise it stays stopped.
+  [[nodiscard]] virtual bool discards_disabled(std::uint16_t) const { return false; }
   /// Takes a ring over and serves it, from a first unconditional look on: the kick for what is in
   /// it may have come long ago. Calls the driver once: a predecessor may have died between giving
   /// chains back and calling for them.

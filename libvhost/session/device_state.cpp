@@ -142,7 +142,9 @@ Result<void> DeviceState::set_vring_enable(const VringState& request) {
   if (request.value > 1) {
     return refuse("SET_VRING_ENABLE is " + std::to_string(request.value) + ", not 0 or 1");
   }
-  rings_[*index].enabled = request.value == 1;
+  VringConfig& ring = rings_[*index];
+  ring.enabled = request.value == 1;
+  ring.cut_off = !ring.enabled && ring.running;
   return {};
 }
 
@@ -179,12 +181,14 @@ Result<void> DeviceState::set_status(std::uint64_t status) {
   return {};
 }
 
-bool DeviceState::may_run(std::uint16_t index) const {
+bool DeviceState::complete(std::uint16_t index) const {
   const VringConfig& ring = rings_[index];
+  return ring.kick_mode != Kick::none && ring.has_addresses && ring.setup.size != 0;
+}
+
+bool DeviceState::enabled(std::uint16_t index) const {
   // Without protocol features there is no SET_VRING_ENABLE: a ring is born enabled then.
-  const bool enabled = ring.enabled || !has(accepted_, feature::protocol_features);
-  return !ring.running && enabled && ring.kick_mode != Kick::none && ring.has_addresses &&
-         ring.setup.size != 0;
+  return rings_[index].enabled || !has(accepted_, feature::protocol_features);
 }
 
 RingSetup DeviceState::setup_of(std::uint16_t index) const {
@@ -204,6 +208,7 @@ void DeviceState::disable_all() {
   const bool has_enable = has(accepted_, feature::protocol_features);
   for (VringConfig& ring : rings_) {
     ring.enabled = false;
+    ring.cut_off = false;
     if (has_enable) continue;
     ring.kick_mode = Kick::none;  // there is no SET_VRING_ENABLE: a new kick starts it
     ring.kick = nullptr;

@@ -14,10 +14,14 @@
  *
  * Plain data: no socket, no thread, no mapping. A handler either changes the state and returns
  * nothing, or refuses and has changed nothing. Whether a ring runs is what the session found out
- * by starting it; that a ring may run is decided here (`may_run`).
+ * by starting it; what it needs to be started is known here (`complete`, `enabled`).
  *
  * The life of a ring (vhost-user, "Ring states"): it is configured by NUM, ADDR and BASE, given a
  * kick descriptor, enabled, and then runs until GET_VRING_BASE, a disable, or a reset.
+ *
+ * What a ring holds when it is disabled may be for the device to discard. What it holds before it
+ * is enabled waits: many front-ends enable a ring last, and it may be full from a former
+ * connection.
  */
 namespace vhost {
 
@@ -32,7 +36,9 @@ struct VringConfig {
   RingSetup setup;
   bool has_addresses = false;
   bool enabled = false;
-  bool running = false;
+  bool running = false;     ///< enabled, or to be discarded
+  bool discarding = false;  ///< of the two, it runs to be discarded
+  bool cut_off = false;     ///< disabled while it ran, and not enabled or told to stop since
   Kick kick_mode = Kick::none;
   std::shared_ptr<const EventFd> kick;
   std::shared_ptr<const EventFd> call;
@@ -96,8 +102,9 @@ class DeviceState {
   [[nodiscard]] Result<void> set_status(std::uint64_t status);
   [[nodiscard]] std::uint8_t status() const { return status_; }
 
-  /// Everything a ring needs is there and it is not running yet.
-  [[nodiscard]] bool may_run(std::uint16_t index) const;
+  /// Everything that a ring needs beside its enable is there.
+  [[nodiscard]] bool complete(std::uint16_t index) const;
+  [[nodiscard]] bool enabled(std::uint16_t index) const;
   /// What the ring is to be made of, features included.
   [[nodiscard]] RingSetup setup_of(std::uint16_t index) const;
   /// After GET_VRING_BASE: it keeps its configuration and waits for a new kick descriptor.

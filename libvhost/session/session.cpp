@@ -137,11 +137,13 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
 
 Result<void> Session::settle(std::uint16_t index) {
   const VringConfig& ring = state_.rings()[index];
-  if (ring.running && !ring.enabled && has(state_.accepted(), feature::protocol_features)) {
-    return stop(index);
+  const bool enabled = state_.enabled(index);
+  if (ring.running && ring.discarding == enabled) {
+    if (auto stopped = stop(index); !stopped) return stopped;
   }
+  const bool wanted = enabled || (ring.cut_off && device_.discards_disabled(index));
   // Before there is memory it is no mistake that the areas are not in it.
-  if (memory_->size() != 0 && state_.may_run(index)) start(index);
+  if (memory_->size() != 0 && wanted && !ring.running && state_.complete(index)) start(index);
   return {};
 }
 
@@ -167,7 +169,9 @@ void Session::start(std::uint16_t index) {
     return;
   }
   config.running = true;
-  device_.start_ring(index, {std::move(*ring), config.kick, config.call, config.error});
+  config.discarding = !state_.enabled(index);
+  device_.start_ring(index,
+                     {std::move(*ring), config.kick, config.call, config.error, config.discarding});
 }
 
 Result<void> Session::stop(std::uint16_t index) {
@@ -209,7 +213,9 @@ SessionInfo Session::info() const {
   info.messages = messages_;
   info.refused = refused_;
   info.memory_regions = memory_->size();
-  for (const VringConfig& ring : state_.rings()) info.running_rings += ring.running;
+  for (const VringConfig& ring : state_.rings()) {
+    info.running_rings += ring.running && !ring.discarding;
+  }
   return info;
 }
 

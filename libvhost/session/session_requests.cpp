@@ -77,6 +77,7 @@ Session::Answer Session::get_vring_base(const VringState& request) {
   VringConfig& ring = state_.rings()[*index];
   ring.kick_mode = Kick::none;
   ring.kick = nullptr;
+  ring.cut_off = false;
   return Reply::of(VringState{request.index, ring.setup.base});
 }
 

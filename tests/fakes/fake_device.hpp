@@ -20,6 +20,9 @@ class FakeDevice : public Device {
   [[nodiscard]] std::uint16_t max_queues() const override { return queues; }
   [[nodiscard]] std::uint16_t queues_offered() const override { return offered; }
   [[nodiscard]] std::uint64_t protocol_features() const override { return protocol; }
+  [[nodiscard]] bool discards_disabled(std::uint16_t index) const override {
+    return index == discarded;
+  }
   void set_features(std::uint64_t features) override {
     accepted = features;
     ++feature_changes;
@@ -75,6 +78,7 @@ class FakeDevice : public Device {
 
   std::uint64_t protocol = UINT64_MAX;  ///< whatever the session lets it have
   std::uint16_t offered = queues;
+  std::uint16_t discarded = queues;  ///< a ring that is discarded when it is disabled
   std::uint64_t mtu = 0;
   std::vector<std::array<std::byte, 6>> announced;
   std::uint64_t accepted = 0;

@@ -83,7 +83,7 @@ Daemon::Daemon(const Folder& folder, const Strings& flags, const Launch& launch)
   if (pid_ == 0) {
     // A test that crashes leaves no daemon behind, nor one that holds the test's output open.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::dup2(null, STDIN_FILENO);
+    ::dup2(launch.stdin_fd >= 0 ? launch.stdin_fd : null, STDIN_FILENO);
     ::dup2(null, STDOUT_FILENO);
     ::dup2(err, STDERR_FILENO);
     if (launch.inherit_fd >= 0) ::fcntl(launch.inherit_fd, F_SETFD, 0);

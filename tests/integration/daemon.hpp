@@ -74,6 +74,7 @@ struct Launch {
   Strings environment{};                   ///< NAME=value, beside ours
   int inherit_fd = -1;                     ///< stays open in the daemon, under the same number
   const char* program = "VHOST_USER_BLK";  ///< the variable that has the program's path
+  int stdin_fd = -1;                       ///< what it reads; -1: nothing
 };
 
 class Daemon {

@@ -13,6 +13,7 @@ namespace integration {
 
 using vhost::frontend::MacAddress;
 using vhost::frontend::NetDriver;
+using vhost::frontend::NetOptions;
 using Bytes = std::vector<std::byte>;
 
 inline constexpr MacAddress everybody{0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
@@ -32,11 +33,14 @@ inline constexpr MacAddress everybody{0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 /// A guest on a port: a driver with memory of its own.
 class Station {
  public:
-  Station(vhost::frontend::Connection connection, std::uint8_t number)
+  Station(vhost::frontend::Connection connection, std::uint8_t number,
+          const NetOptions& options = {})
       : mac{2, 0, 0, 0, 0, number} {
     must(memory_.add_region(16 << 20));
-    driver_ = must(NetDriver::attach(std::move(connection), memory_));
+    driver_ = must(NetDriver::attach(std::move(connection), memory_, options));
   }
+  NetDriver* operator->() { return driver_.get(); }
+  [[nodiscard]] vhost::frontend::SharedMemory& memory() { return memory_; }
 
   void send(const MacAddress& destination, std::size_t bytes = 100, unsigned seed = 0) {
     must(driver_->send(frame(mac, destination, bytes, seed)));
@@ -71,8 +75,9 @@ class NetServed : public ::testing::Test {
     return name + ",socket=" + socket(name) + (keys.empty() ? "" : "," + keys);
   }
   /// A guest on the port of that name.
-  [[nodiscard]] Station guest(const std::string& name, std::uint8_t number) {
-    return Station(connect(socket(name)), number);
+  [[nodiscard]] Station guest(const std::string& name, std::uint8_t number,
+                              const NetOptions& options = {}) {
+    return Station(connect(socket(name)), number, options);
   }
 
   const Folder folder;

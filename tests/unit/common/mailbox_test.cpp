@@ -1,7 +1,12 @@
 #include "common/mailbox.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <climits>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -42,6 +47,27 @@ TEST(Mailbox, DoesATaskBeforePostReturns) {
     ASSERT_TRUE(box->post([&] { done = i + 1; }, {}));
     ASSERT_EQ(done, i + 1);
   }
+}
+
+TEST(Mailbox, FreesAWorkerThatHangsInACallWhileNobodyWaits) {
+  const auto box = std::move(*Mailbox::create());
+  const int fd = ::eventfd(UINT_MAX, EFD_CLOEXEC);
+  const auto call = std::move(*vhost::EventFd::adopt(vhost::UniqueFd(::dup(fd))));
+  const std::uint64_t almost_full = UINT64_MAX - 1 - UINT_MAX;
+  ASSERT_EQ(::write(fd, &almost_full, sizeof almost_full), ssize_t{sizeof almost_full});
+  ASSERT_EQ(::fcntl(fd, F_SETFL, 0), 0);  // the front-end makes it blocking again
+  std::atomic<bool> back = false;
+  const std::jthread worker([&] {
+    box->call(call.get());
+    back = true;
+  });
+  for (int i = 0; i < 1000 && !back; ++i) {
+    box->look_at_call();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_TRUE(back);
+  if (!back) call->drain();
+  ::close(fd);
 }
 
 TEST(Mailbox, LeavesNoWakeUpBehind) {

@@ -58,17 +58,11 @@ TEST_F(MemoryMapTest, RemembersTheRegionItFound) {
   const auto map = of({first_, second_});
   MemoryMap::Hint hint;
   EXPECT_EQ(map->prefix(GuestAddress{gpa + 5 * page}, 1, hint).size(), 1u);
-  EXPECT_EQ(hint.region, 1u);
+  EXPECT_EQ(hint.start, gpa + 4 * page);
   EXPECT_EQ(map->prefix(GuestAddress{gpa}, 1, hint).size(), 1u);
-  EXPECT_EQ(hint.region, 0u);
+  EXPECT_EQ(hint.start, gpa);
   EXPECT_TRUE(map->prefix(GuestAddress{0}, 1, hint).empty());
-  EXPECT_EQ(hint.region, 0u) << "a miss leaves it alone";
-}
-
-TEST_F(MemoryMapTest, TakesAHintFromALargerMap) {
-  const auto map = of({first_});
-  MemoryMap::Hint hint{500};
-  EXPECT_EQ(map->prefix(GuestAddress{gpa}, 1, hint).size(), 1u);
+  EXPECT_EQ(hint.start, gpa) << "a miss leaves it alone";
 }
 
 TEST_F(MemoryMapTest, CopiesAcrossRegions) {
@@ -162,6 +156,17 @@ TEST_F(MemoryMapTest, AddsTheVerySameRegionOnlyOnce) {
   const UniqueFd other(::memfd_create("other", MFD_CLOEXEC));
   ASSERT_EQ(::ftruncate(other.get(), 64 * page), 0);
   EXPECT_FALSE(one->with(first_, other.get())) << "the same place in another file";
+}
+
+TEST_F(MemoryMapTest, RemovesARegionWhenItWasRemovedAsOftenAsAdded) {
+  const auto twice = MemoryMap().with(first_, file_.get())->with(first_, file_.get());
+  const auto once = twice->without(first_);
+  ASSERT_TRUE(once);
+  EXPECT_EQ(prefix(*once, gpa, 1).data(), prefix(*twice, gpa, 1).data());
+  const auto none = once->without(first_);
+  ASSERT_TRUE(none);
+  EXPECT_EQ(none->size(), 0u);
+  EXPECT_FALSE(none->without(first_));
 }
 
 TEST_F(MemoryMapTest, RemovesOnlyAnExactMatchAndIgnoresTheOffset) {

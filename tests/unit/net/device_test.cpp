@@ -67,6 +67,31 @@ TEST_F(NetDevice, GoesOnWhereItWasAfterAStop) {
   EXPECT_EQ(received->frame, counting_bytes(200));
 }
 
+TEST_F(NetDevice, DiscardsWhatIsSentThroughADisabledQueue) {
+  make();
+  start_both();
+  EXPECT_FALSE(left_.device->discards_disabled(receive_ring));
+  EXPECT_TRUE(left_.device->discards_disabled(transmit_ring));
+  const auto restart = [&](bool discard) {
+    auto ring = left_.device->stop_ring(transmit_ring);
+    ASSERT_TRUE(ring);
+    left_.device->start_ring(transmit_ring, {std::move(*ring), left_.transmit.kick.shared(),
+                                             left_.transmit.call.shared(), nullptr, discard});
+  };
+  restart(true);
+  ASSERT_TRUE(eventually([&] { return asleep(left_); }));
+  send(left_, counting_bytes(100));
+  send(left_, counting_bytes(5));
+  std::size_t given_back = 0;
+  ASSERT_TRUE(eventually([&] { return (given_back += left_.transmit.take_all()) == 2; }));
+  const Traffic& traffic = left_.device->from_guest_stats()[0]->traffic;
+  EXPECT_EQ(traffic.dropped[static_cast<std::size_t>(Drop::disabled)].value(), 2u);
+  EXPECT_EQ(traffic.frames.value(), 0u);
+  restart(false);
+  send(left_, counting_bytes(200));
+  EXPECT_EQ(receive(right_)->frame, counting_bytes(200));
+}
+
 TEST_F(NetDevice, LosesFramesForAGuestThatIsGoneAndNothingElse) {
   make();
   start_both();
@@ -108,6 +133,8 @@ TEST_F(NetDevice, GoesOnInAnotherMemoryMap) {
   left_.device->move_to(without, vhost::Drain::yes);
   EXPECT_EQ(left_.device->from_guest_stats()[0]->broken.value(), 1u);
   EXPECT_EQ(left_.to_guest->stats(0)->broken.value(), 1u);
+  EXPECT_EQ(left_.receive.error.count(), 1u);
+  EXPECT_EQ(left_.transmit.error.count(), 1u);
 }
 
 TEST_F(NetDevice, AnnouncesAGuestToItsPeers) {
@@ -143,6 +170,41 @@ TEST_F(NetDevice, TakesAnMtuWithinItsLimits) {
   const auto received = receive(right_);
   ASSERT_TRUE(received);
   EXPECT_EQ(received->frame.size(), Device::least_mtu + 18u);
+}
+
+TEST_F(NetDevice, ForgetsAnMtuThatTheDriverHasNotAccepted) {
+  make();
+  EXPECT_TRUE(right_.device->set_mtu(1500));
+  right_.device->set_features(modern | feature::mtu);
+  EXPECT_EQ(right_.device->mtu(), 1500);
+  right_.device->set_features(modern);
+  EXPECT_EQ(right_.device->mtu(), Device::most_mtu);
+  start_both();
+  send(left_, counting_bytes(2000));
+  EXPECT_TRUE(receive(right_));
+}
+
+TEST_F(NetDevice, CallsForWhatItDeliveredBeforeItStops) {
+  make();
+  start_both();
+  ASSERT_TRUE(left_.receive.call.wait(5s));
+  (void)left_.receive.call.count();
+  OwnedFrame owned(counting_bytes(100));
+  Frame* const frame = &owned.frame;
+  left_.to_guest->deliver(std::span(&frame, 1), 0);  // as a worker does that is not done yet
+  EXPECT_TRUE(left_.device->stop_ring(receive_ring));
+  EXPECT_EQ(left_.receive.call.count(), 1u);
+}
+
+TEST_F(NetDevice, LetsGoOfTheDescriptorsOfAGuestThatIsGone) {
+  make(2);
+  for (const std::uint16_t index : {receive_ring, transmit_ring}) {
+    auto ring = index == receive_ring ? left_.receive.start(map_) : left_.transmit.start(map_);
+    const std::array held{ring.call, ring.error, ring.kick};
+    left_.device->start_ring(index, std::move(ring));
+    EXPECT_TRUE(left_.device->stop_ring(index));
+    for (const auto& descriptor : held) EXPECT_EQ(descriptor.use_count(), 1) << index;
+  }
 }
 
 TEST_F(NetDevice, PassesAChecksumRequestOnOnlyToWhoAcceptsIt) {

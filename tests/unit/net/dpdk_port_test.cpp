@@ -88,14 +88,14 @@ std::uint16_t note(std::uint16_t, std::uint16_t, rte_mbuf** mbufs, std::uint16_t
 }
 
 TEST_F(DpdkPortTest, LendsLargeFramesToADriverThatFreesThemAtOnce) {
-  const auto port = opened("null");
+  const auto port = opened("null", {.mtu = 9000});
   ASSERT_TRUE(port);
   std::uint16_t number = RTE_MAX_ETHPORTS;
   ASSERT_EQ(::rte_eth_dev_get_port_by_name("net_null0", &number), 0);
   Seen seen;
   const auto* const callback = ::rte_eth_add_tx_callback(number, 0, note, &seen);
   ASSERT_NE(callback, nullptr);
-  OwnedFrame large(counting_bytes(1500));
+  OwnedFrame large(counting_bytes(Loan::shortest));
   OwnedFrame small(counting_bytes(500));
   for (int i = 0; i < 10'000; ++i) {
     deliver(*port, large.frame);
@@ -241,7 +241,7 @@ TEST_F(DpdkPortTest, IsLookedAtOftenEnoughWithoutInterrupts) {
   ASSERT_TRUE(port);
   EXPECT_EQ(port->sources()[0]->wake_fd(), -1);
   EXPECT_GT(port->longest_pause().count(), 0);
-  EXPECT_LE(port->longest_pause(), std::chrono::milliseconds(1));
+  EXPECT_LE(port->longest_pause(), std::chrono::milliseconds(5));
 }
 
 TEST_F(DpdkPortTest, SaysWhichDeviceCannotBeMade) {

@@ -45,6 +45,33 @@ TEST_F(SwitchTest, FloodsGroupsAlways) {
   }
 }
 
+TEST_F(SwitchTest, ForwardsNothingThatIsForBridges) {
+  start_with(2);
+  const auto goes_on = [&](const MacAddress& to) {
+    send(0, plain_frame(to, station(1)));
+    send(0, plain_frame(to, station(1), 0, {{5}}));
+    return sinks[1].take().size();
+  };
+  for (const std::uint8_t last : std::array<std::uint8_t, 4>{0x00, 0x01, 0x0e, 0x0f}) {
+    EXPECT_EQ(goes_on({0x01, 0x80, 0xc2, 0, 0, last}), 0U) << int{last};
+  }
+  EXPECT_EQ(sources[0].dropped(Drop::reserved), 8U);
+  for (const MacAddress& mac :
+       {MacAddress{0x01, 0x80, 0xc2, 0, 0, 0x10}, MacAddress{0x01, 0x80, 0xc2, 0, 1, 0},
+        MacAddress{0x01, 0x80, 0xc3, 0, 0, 0}, MacAddress{0x03, 0x80, 0xc2, 0, 0, 0}}) {
+    EXPECT_EQ(goes_on(mac), 2U) << int{mac[5]};
+  }
+  EXPECT_EQ(sources[0].dropped(Drop::reserved), 8U);
+  EXPECT_EQ(subject->station_count(PortId{0}), 2U) << "who sent it is known, in both VLANs";
+}
+
+TEST_F(SwitchTest, APatchPassesWhatIsForBridges) {
+  start_with(2, {.patch = true});
+  const auto to_bridges = plain_frame({0x01, 0x80, 0xc2, 0, 0, 0}, station(1));
+  send(0, to_bridges);
+  EXPECT_EQ(sinks[1].take(), Frames{to_bridges});
+}
+
 TEST_F(SwitchTest, DropsWhatIsForItsSendersOwnPort) {
   start_with(2);
   hear(0, 2);

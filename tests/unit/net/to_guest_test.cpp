@@ -84,6 +84,7 @@ TEST_F(ToGuestTest, UsesUpNothingForAFrameThatDoesNotFit) {
   guest_.offer_many(3, 100);
   deliver(counting_bytes(289));
   EXPECT_EQ(dropped(Drop::no_buffers), 1u);
+  EXPECT_EQ(to_guest_.stats(0)->calls_suppressed.value(), 0u);
   EXPECT_FALSE(guest_.driver().take_used());
   deliver(counting_bytes(288));
   EXPECT_EQ(guest_.receive()->buffers, 3);
@@ -199,6 +200,7 @@ TEST_F(ToGuestTest, StopsWithARingThatBreaksTheRules) {
   guest_.driver().avail_idx(1000);
   deliver(counting_bytes(60));
   deliver(counting_bytes(60));
+  EXPECT_EQ(guest_.error.count(), 0u) << "a write that may hang is not for those who hold a lock";
   to_guest_.flush(0);
   EXPECT_EQ(to_guest_.stats(0)->broken.value(), 1u);
   EXPECT_EQ(guest_.error.count(), 1u);

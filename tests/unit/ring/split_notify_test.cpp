@@ -58,6 +58,17 @@ TEST_F(SplitRingTest, StartsWhereTheFrontEndSays) {
   EXPECT_EQ(driver_.used_idx(), 2u);
 }
 
+TEST_F(SplitRingTest, GoesOnBehindWhatWasUsedIfTheBaseCannotBe) {
+  driver_.start_at(100);
+  const std::uint32_t size = driver_.setup().size;
+  for (const std::uint32_t base : {0U, 99U, 101 + size, 0xffffU}) {
+    EXPECT_EQ(make(base).base(), 100U) << base;
+  }
+  for (const std::uint32_t base : {100U, 101U, 100 + size}) {
+    EXPECT_EQ(make(base).base(), base) << "that may be in flight";
+  }
+}
+
 TEST_F(SplitRingTest, BaseDoesNotCountWhatIsNotPopped) {
   driver_.add({{data_at, 1}});
   driver_.add({{data_at, 1}});

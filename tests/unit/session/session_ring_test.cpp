@@ -250,6 +250,57 @@ TEST_F(SessionPairsTest, StartsARingThatWasConfiguredWhileDisabledOnlyWhenItIsEn
   EXPECT_EQ(device_.ring(3).base(), 5u);
 }
 
+TEST_F(SessionPairsTest, LetsADeviceDiscardWhatComesWhileARingIsDisabled) {
+  device_.discarded = 3;
+  driver_.add({{GuestMemory::far, 1}});
+  (void)serve();
+  EXPECT_FALSE(device_.running.at(3).discard);
+  enable_second_pair(0);
+  EXPECT_EQ(device_.running.count(2), 0u);
+  ASSERT_TRUE(device_.running.at(3).discard);
+  EXPECT_EQ(frontend_.session().info().running_rings, 2u);
+  EXPECT_EQ(frontend_.enable(3, 0), Outcome::done);
+  EXPECT_EQ(device_.starts[3], 2) << "nothing has changed";
+  driver_.add({{GuestMemory::far, 1}});
+  (void)serve();
+  enable_second_pair(1);
+  EXPECT_FALSE(device_.running.at(3).discard);
+  EXPECT_EQ(device_.ring(3).base(), 2u);
+  EXPECT_EQ(frontend_.session().info().running_rings, 4u);
+}
+
+TEST_F(SessionPairsTest, MovesADiscardedRingToNewMemoryAndOtherDescriptors) {
+  device_.discarded = 3;
+  enable_second_pair(0);
+  EXPECT_EQ(frontend_.set_memory(memory_, {0, 1}), Outcome::done);
+  EXPECT_EQ(device_.moves.size(), 1u);
+  EXPECT_EQ(frontend_.vring_fd(Request::set_vring_call, 3, call_), Outcome::done);
+  EXPECT_EQ(device_.call_changes, 1);
+  EXPECT_EQ(frontend_.vring_fd(Request::set_vring_kick, 3, kick_), Outcome::done);
+  EXPECT_EQ(device_.starts[3], 3);
+  EXPECT_TRUE(device_.running.at(3).discard);
+}
+
+TEST_F(SessionPairsTest, DiscardsNothingOfARingThatWasStoppedAndNotEnabledSince) {
+  device_.discarded = 3;
+  enable_second_pair(0);
+  EXPECT_EQ(frontend_.get_base(3), 0u);
+  EXPECT_EQ(device_.running.count(3), 0u);
+  EXPECT_EQ(frontend_.enable(3, 0), Outcome::done);
+  EXPECT_EQ(frontend_.vring_fd(Request::set_vring_kick, 3, kick_), Outcome::done);
+  EXPECT_EQ(device_.running.count(3), 0u) << "it may hold what a former connection left";
+  EXPECT_EQ(frontend_.enable(3, 1), Outcome::done);
+  EXPECT_FALSE(device_.running.at(3).discard);
+}
+
+TEST_F(SessionPairsTest, DiscardsNothingAfterResetOwner) {
+  device_.discarded = 3;
+  enable_second_pair(0);
+  EXPECT_EQ(frontend_.tell(Request::reset_owner), Outcome::done);
+  EXPECT_EQ(frontend_.set_memory(memory_, {0, 1}), Outcome::done);
+  EXPECT_TRUE(device_.running.empty());
+}
+
 TEST_F(SessionTest, RefusesAnEnableThatIsNeither) {
   negotiate();
   EXPECT_EQ(frontend_.enable(0, 2), Outcome::refused);
