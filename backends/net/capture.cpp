@@ -146,7 +146,7 @@ Capture::Capture(vhost::UniqueFd file, std::filesystem::path path, std::string_v
 
 /// What is left is written; nobody is there any more to hear of an error.
 Capture::~Capture() {
-  (void)write_out();
+  [[maybe_unused]] const auto written = write_out();
 }
 
 void Capture::append(std::span<Frame* const> frames, Direction direction) {

@@ -218,7 +218,10 @@ void Switch::deliver(Lane& lane, std::span<Frame> frames, unsigned worker) {
     const std::span<Frame* const> list(group.frames.data(), std::exchange(group.count, 0));
     if (tags_change_) {
       // A frame that goes to several sinks has the form of the one before.
-      for (Frame* const frame : list) setup.vlan.dress(*frame, lane.tags[frame - frames.data()]);
+      for (Frame* const frame : list) {
+        const auto place = static_cast<std::size_t>(frame - frames.data());
+        setup.vlan.dress(*frame, lane.tags[place]);
+      }
     }
     if (setup.capture) setup.capture->append(list, Capture::Direction::out);
     setup.sink->deliver(list, worker);
