@@ -25,6 +25,7 @@ namespace vhost {
 ///   move_to     goes over to a new memory map; false, and broken, if the ring is not in it
 ///   base        where to go on, as GET_VRING_BASE tells it
 ///   in_flight   chains popped and not pushed
+///   is_broken   the driver broke the rules: pop() has nothing more, until it is started anew
 ///   owes        a crashed predecessor's chains wait in pop(); serve them before a stop, because
 ///               base() cannot tell the driver's side of them
 template <class R>
@@ -41,6 +42,7 @@ concept Ring = requires(R ring, const R& same, Chain& chain, std::uint16_t head,
   { ring.move_to(memory) } -> std::same_as<bool>;
   { same.base() } -> std::same_as<std::uint32_t>;
   { same.in_flight() } -> std::same_as<std::uint32_t>;
+  { same.is_broken() } -> std::same_as<bool>;
   { same.owes() } -> std::same_as<bool>;
   { same.size() } -> std::same_as<std::uint16_t>;
   { same.longest_chain() } -> std::same_as<std::size_t>;

@@ -81,6 +81,7 @@ class SplitRing {
 
   [[nodiscard]] std::uint32_t base() const { return next_avail_; }
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
+  [[nodiscard]] bool is_broken() const { return broken_; }
   [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty(); }
   [[nodiscard]] std::uint16_t size() const { return layout_.size; }
 

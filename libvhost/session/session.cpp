@@ -182,6 +182,10 @@ Result<void> Session::stop(std::uint16_t index) {
     return pass_on(ring);
   }
   state_.stopped(index, std::visit([](const auto& r) { return r.base(); }, *ring));
+  // What is in it cannot be discarded either; it would only break again.
+  if (std::visit([](const auto& r) { return r.is_broken(); }, *ring)) {
+    state_.rings()[index].cut_off = false;
+  }
   return {};
 }
 

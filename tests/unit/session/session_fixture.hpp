@@ -36,6 +36,7 @@ class SessionTest : public testing::Test {
     ASSERT_EQ(device_.running.count(static_cast<std::uint16_t>(index)), 1u);
   }
   void configure(std::uint32_t index, std::uint32_t base = 0) {
+    if (base != 0) driver_.start_at(static_cast<std::uint16_t>(base));
     ASSERT_EQ(frontend_.num(index, 8), Outcome::done);
     ASSERT_EQ(frontend_.addr(index, driver_.setup()), Outcome::done);
     ASSERT_EQ(frontend_.base(index, base), Outcome::done);

@@ -73,6 +73,7 @@ TEST_F(SessionTest, RefusesABaseOfMoreThan16Bits) {
 TEST_F(SessionTest, StartsOnceAndOnlyWhenAllIsThereInAnyOrder) {
   enum Step { memory, num, addr, base, kick, enable };
   std::vector<Step> order{memory, num, addr, base, kick, enable};
+  driver_.start_at(77);
   do {
     if (order.back() == base) continue;  // a ring may do without it, and runs already
     FakeDevice device;
