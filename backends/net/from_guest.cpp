@@ -31,8 +31,8 @@ template <vhost::Ring R>
 bool FromGuest::take_from(R& ring, Burst& burst) {
   pop_chains(ring, burst.room);
   if (discard_) {
-    stats_.traffic.drop(Drop::disabled, heads_.size());
-    return !heads_.empty();
+    stats_.traffic.drop(Drop::disabled, chains_);
+    return chains_ != 0;
   }
   Tally tally;
   for (std::size_t i = 0; i < chains_; ++i) {
