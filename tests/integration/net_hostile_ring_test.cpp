@@ -217,7 +217,10 @@ TEST_F(NetHostileBuffers, AGuestThatOffersNoneLosesItsFramesAndNobodyElsesRate) 
   const std::size_t resident = daemon->resident_bytes();
   const std::vector<std::uint64_t> starved{rate(), rate()};
   EXPECT_GT(std::ranges::max(starved), std::ranges::min(quiet) / 4);  // a busy machine varies
-  EXPECT_LT(daemon->resident_bytes(), resident + (1 << 20));
+  // A sanitizer's own books grow with what the daemon gives back to it.
+  if (!sanitized) {
+    EXPECT_LT(daemon->resident_bytes(), resident + (1 << 20));
+  }
   sender = {};
   EXPECT_TRUE(drops_more("to_guest", "no_buffers", 100));
   EXPECT_EQ(counted("to_guest", "frames"), 1U + 1U) << "one of SetUp(), one for the one buffer";
