@@ -191,9 +191,11 @@ Pop SplitRing::pop(Chain& chain) {
   return Pop::ready;
 }
 
-/// The oldest chain that a predecessor had taken.
+/// The oldest chain that a predecessor had taken, as the inflight section says: the front-end can
+/// write there, and the section may be for longer rings than this one.
 Pop SplitRing::pop_owed(Chain& chain) {
   const std::uint16_t head = owed_.back();
+  if (head >= layout_.size) return broken();
   const Pop pop = read(head, chain);
   if (pop != Pop::ready) return pop;
   head_in_flight_[head] = Origin::owed;
@@ -201,6 +203,7 @@ Pop SplitRing::pop_owed(Chain& chain) {
   return Pop::ready;
 }
 
+/// The chain of a head that lies in the table.
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
   if (!read_single(head, chain)) {
     if (const Pop pop = read_all(head, chain); pop != Pop::ready) return pop;

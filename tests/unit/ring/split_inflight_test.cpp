@@ -291,6 +291,26 @@ TEST_F(InflightTest, BreaksOnAnOwedHeadThatIsNoChain) {
   EXPECT_FALSE(ring.owes()) << "a broken ring can be stopped";
 }
 
+TEST_F(InflightTest, BreaksOnAnOwedHeadBehindItsTable) {
+  // A section may be for longer rings than this one, and the front-end can write marks into it.
+  constexpr std::uint16_t longer = 2 * ring_size;
+  auto region = make_inflight_region(1, longer);
+  ASSERT_TRUE(region);
+  region_ = std::make_shared<const Mapping>(
+      std::move(*Mapping::map(region->file.get(), 0, region->description.mmap_size_bytes)));
+  const auto start_in = [&] {
+    return make(driver_.setup(), InflightSection{region_, region_->bytes(), longer});
+  };
+  for (const std::uint16_t head : U16s{ring_size - 1, ring_size, longer - 1}) {
+    (void)start_in();
+    entry(head).inflight = 1;
+    driver_.descriptor(head, {data_at, 16, desc_write, 0});  // good, wherever it lies
+    SplitRing ring = start_in();
+    EXPECT_EQ(ring.pop(chain_), head < ring_size ? Pop::ready : Pop::broken) << head;
+    entry(head).inflight = 0;
+  }
+}
+
 TEST_F(InflightTest, BreaksOnAnOwedHeadThatIsOfferedToo) {
   const Heads heads = add(1);
   (void)start();
