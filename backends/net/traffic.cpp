@@ -20,7 +20,6 @@ std::string_view name(Drop drop) {
     case Drop::no_buffers: return "no_buffers";
     case Drop::bad_buffers: return "bad_buffers";
     case Drop::too_big: return "too_big";
-    case Drop::unserved: return "unserved";
     case Drop::full: return "full";
     case Drop::refused: return "refused";
     case Drop::count: break;

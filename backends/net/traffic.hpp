@@ -30,7 +30,6 @@ enum class Drop : std::uint8_t {
   no_buffers,   ///< the driver offers no (or not enough) receive buffers
   bad_buffers,  ///< receive buffers that cannot take even the header, or not in one piece
   too_big,      ///< for the receive buffers, the MTU or what the sink takes
-  unserved,     ///< needs a checksum or segmentation that cannot be done in software
   full,         ///< the uplink's queue takes no more just now
   refused,      ///< the host's kernel or driver refused it
   count
