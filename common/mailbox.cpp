@@ -43,8 +43,10 @@ bool Mailbox::post(std::function<void()> task, const Patience& patience) {
   add_one(wake_);
   full_.store(true, std::memory_order_release);
   abandoned_ = !wait_until_done(patience);
-  if (!abandoned_) let_go_.clear();
-  return !abandoned_;
+  if (abandoned_) return false;
+  let_go_.clear();
+  task_ = nullptr;  // what it held (descriptors, a memory map) goes now, not with the next task
+  return true;
 }
 
 void Mailbox::open() {

@@ -70,6 +70,15 @@ TEST(Mailbox, FreesAWorkerThatHangsInACallWhileNobodyWaits) {
   ::close(fd);
 }
 
+TEST(Mailbox, KeepsNothingOfATaskThatIsDone) {
+  const auto box = std::move(*Mailbox::create());
+  const Awake worker(*box);
+  auto held = std::make_shared<int>(1);
+  const std::weak_ptr<int> watched = held;
+  ASSERT_TRUE(box->post([held = std::move(held)] {}, {}));
+  EXPECT_TRUE(watched.expired());
+}
+
 TEST(Mailbox, LeavesNoWakeUpBehind) {
   const auto box = std::move(*Mailbox::create());
   const Awake worker(*box);
