@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "libvhost/ring/fetch.hpp"
+
 namespace net {
 namespace {
 
 constexpr std::uint16_t shortest_room = 2048;
-constexpr std::uint16_t cache_line = 64;
 /// What may be in front of and behind the bytes that the MTU counts: two tags, and an FCS that some
 /// drivers keep.
 constexpr std::uint16_t link_overhead = ethernet_bytes + 2 * vlan_tag_bytes + 4;
@@ -37,8 +38,9 @@ VnetHeader checksum_state(const Frame& frame, const rte_mbuf& mbuf) {
 
 std::uint16_t mbuf_room(std::uint16_t mtu) {
   const std::uint32_t wanted = std::uint32_t{mtu} + link_overhead;
-  const std::uint32_t whole_lines = (wanted + cache_line - 1) / cache_line * cache_line;
-  return static_cast<std::uint16_t>(std::max<std::uint32_t>(shortest_room, whole_lines));
+  const std::size_t whole_lines =
+      (wanted + vhost::cache_line - 1) / vhost::cache_line * vhost::cache_line;
+  return static_cast<std::uint16_t>(std::max<std::size_t>(shortest_room, whole_lines));
 }
 
 bool fits(const Frame& frame, const rte_mempool& pool) {

@@ -10,13 +10,13 @@
 #include <cerrno>
 
 #include "common/log.hpp"
+#include "libvhost/ring/fetch.hpp"
 
 namespace net {
 namespace {
 
 /// Six of the longest, or a whole burst at MTU 9000.
 constexpr std::size_t buffer_bytes = std::size_t{384} << 10;
-constexpr std::size_t cache_line = 64;
 
 /// The kernel asks for less than we can do: what a guest does not take is cut at the guest's sink.
 constexpr Accepts all{true, true, true, true, true};
@@ -78,7 +78,7 @@ TapQueue::Received TapQueue::receive(Frame& frame, iovec& piece) {
   piece.iov_len = length - head;
   if (piece.iov_len > 0) frame.rest = {&piece, 1};
   if (const auto why = check(frame, header.offload, all, Sender::host)) return drop(*why);
-  used_ += (piece.iov_len + cache_line - 1) / cache_line * cache_line;
+  used_ += (piece.iov_len + vhost::cache_line - 1) / vhost::cache_line * vhost::cache_line;
   return Received::frame;
 }
 

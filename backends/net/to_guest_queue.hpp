@@ -31,8 +31,8 @@ struct GuestForm {
   [[nodiscard]] static std::size_t header_bytes_of(std::uint64_t features);
 };
 
-/// A receive queue that runs or ran. All but `stats`, `call_due` and `just_broke` is under the
-/// lock.
+/// A receive queue that runs or ran. All but `stats`, `call_due_` and `just_broke_` is under
+/// the lock.
 class ToGuestQueue {
  public:
   void start(vhost::StartedRing ring, const GuestForm& form);
