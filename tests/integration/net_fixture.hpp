@@ -64,6 +64,7 @@ class Station {
 class NetServed : public ::testing::Test {
  protected:
   void serve(const Strings& flags, Launch launch = {}) {
+    ::unlink(stats.c_str());  // what the last daemon left tells nothing of this one
     Strings all{"--stats-file", stats, "--stats-interval", interval};
     all.insert(all.end(), flags.begin(), flags.end());
     launch.program = "VHOST_USER_NET";

@@ -240,7 +240,6 @@ TEST_F(NetTestpmdServer, AServerThatWorksGoesOnWithTheSuccessorOfADaemonThatWasK
   for (int round = 0; round < 3; ++round) {
     (void)flowing(1);
     daemon->kill();
-    ::unlink(stats.c_str());
     serve_clients();
   }
   const json told = flowing(1);
