@@ -50,10 +50,16 @@ class FromGuest final : public Source {
   [[nodiscard]] vhost::AnyRing give_up_ring() { return std::move(ring_); }
 
  private:
+  struct Intake;
+
   template <vhost::Ring R>
   bool take_from(R& ring, Burst& burst);
   template <vhost::Ring R>
-  void pop_chains(R& ring, std::span<iovec> room);
+  void take_singles(R& ring, Intake& intake);
+  template <vhost::Ring R>
+  bool take_chain(R& ring, Intake& intake);
+  void accept(std::span<iovec> pieces, Intake& intake);
+  [[nodiscard]] bool read_plain(iovec& piece, Frame& frame) const;
   [[nodiscard]] std::optional<Drop> read(std::span<iovec> pieces, Frame& frame) const;
   void broke();
 
@@ -68,7 +74,6 @@ class FromGuest final : public Source {
   // The chains taken since the last release().
   std::size_t chains_ = 0;
   std::array<std::uint16_t, Burst::most> heads_;
-  std::array<std::span<iovec>, Burst::most> pieces_;
   bool broken_ = false;
 };
 
