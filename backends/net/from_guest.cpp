@@ -35,11 +35,16 @@ bool FromGuest::take_from(R& ring, Burst& burst) {
     return chains_ != 0;
   }
   Tally tally;
+  std::uint32_t segments = 0;  // of frames that are to be cut
   for (std::size_t i = 0; i < chains_; ++i) {
     Frame& frame = burst.frames[burst.count];
     if (const auto why = read(pieces_[i], frame)) {
       stats_.traffic.drop(*why);
       continue;
+    }
+    if (!frame.plain() && (segments += segments_of(frame)) > most_segments_of_burst) {
+      give_back(ring, i);
+      break;
     }
     tally.add(frame.length());
     ++burst.count;
@@ -65,6 +70,12 @@ void FromGuest::pop_chains(R& ring, std::span<iovec> room) {
     pieces_[chains_] = pieces;
     heads_[chains_++] = chain.head;
   }
+}
+
+/// All chains but the first `kept` are as if they had never been popped.
+template <vhost::Ring R>
+void FromGuest::give_back(R& ring, std::size_t kept) {
+  while (chains_ > kept) ring.unpop(heads_[--chains_]);
 }
 
 /// Makes a frame of a chain's bytes.

@@ -37,12 +37,16 @@ bool TapQueue::take(Burst& burst) {
   if (gone()) return false;
   bool any = false;
   Tally tally;
+  std::uint32_t segments = 0;  // of frames that are to be cut
   for (std::size_t i = 0; i < Burst::most && used_ + room_bytes <= buffer_bytes; ++i) {
+    // The next may ask for as many as a frame may.
+    if (segments > most_segments_of_burst - most_segments) break;
     Frame& frame = burst.frames[burst.count];
     const Received received = receive(frame, burst.room[burst.count]);
     if (received == Received::nothing) break;
     any = true;
     if (received == Received::dropped) continue;
+    if (!frame.plain()) segments += segments_of(frame);
     tally.add(frame.length());
     ++burst.count;
   }
