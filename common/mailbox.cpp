@@ -67,15 +67,10 @@ void Mailbox::let_go(std::shared_ptr<const vhost::EventFd> descriptor) {
   let_go_.push_back(std::move(descriptor));
 }
 
-/// In a call on the same descriptor for two looks: it hangs there, or is there often. A call that
-/// draining took is made up for. The descriptor lives: only the control thread ends one.
+/// The descriptor lives: only the control thread ends one.
 void Mailbox::look_at_call() {
   const auto* const calling = calling_.load(std::memory_order_relaxed);
-  if (calling != nullptr && calling == seen_calling_) {
-    calling->drain();
-    calling->signal_with_care();
-  }
-  seen_calling_ = calling;
+  if (calling != nullptr) calling->free_caller();
 }
 
 bool Mailbox::wait_until_done(const Patience& patience) {

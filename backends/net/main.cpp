@@ -8,6 +8,8 @@
  */
 #include <unistd.h>
 
+#include <random>
+
 #include <nlohmann/json.hpp>
 
 #include "backends/net/network.hpp"
@@ -52,9 +54,11 @@ class Daemon {
   [[nodiscard]] Result<void> serve_ports();
   [[nodiscard]] Result<void> take_on_duties();
   [[nodiscard]] Result<void> start_timers();
+  void look_after_network();
   [[nodiscard]] InService in_service() const;
 
-  static constexpr std::chrono::milliseconds care_period{1000};
+  static constexpr std::chrono::milliseconds shortest_care_period{250};
+  static constexpr std::chrono::milliseconds longest_care_period{1000};
   static constexpr std::chrono::milliseconds capture_period{100};
 
   const Settings& settings_;
@@ -62,6 +66,7 @@ class Daemon {
   std::unique_ptr<Network> network_;
   std::vector<std::unique_ptr<vhost::Server>> servers_;  // by port
   vhost::UniqueFd care_timer_;
+  std::minstd_rand dice_{std::random_device{}()};
   vhost::UniqueFd capture_timer_;
 };
 
@@ -114,7 +119,7 @@ Result<void> Daemon::take_on_duties() {
 }
 
 Result<void> Daemon::start_timers() {
-  auto care = control_->loop().every(care_period, [this] { network_->look_after(); });
+  auto care = control_->loop().every(longest_care_period, [this] { look_after_network(); });
   if (!care) return std::unexpected(care.error());
   care_timer_ = std::move(*care);
   if (!network_->captures()) return {};
@@ -122,6 +127,14 @@ Result<void> Daemon::start_timers() {
   if (!capture) return std::unexpected(capture.error());
   capture_timer_ = std::move(*capture);
   return {};
+}
+
+/// A front-end that knew when the next look comes could have a worker hang until shortly before it,
+/// time after time.
+void Daemon::look_after_network() {
+  network_->look_after();
+  std::uniform_int_distribution period(shortest_care_period.count(), longest_care_period.count());
+  vhost::EventLoop::change(care_timer_, std::chrono::milliseconds(period(dice_)));
 }
 
 InService Daemon::in_service() const {

@@ -38,7 +38,8 @@ class Network {
   /// One for each port, in their order.
   [[nodiscard]] const std::vector<std::unique_ptr<Device>>& devices() const { return devices_; }
 
-  /// Forgets old stations and looks at the uplinks' links. About once a second.
+  /// Frees workers that hang in a call, forgets old stations and looks at the uplinks' links. About
+  /// once a second, at moments that no front-end can foresee.
   void look_after();
   /// Several times a second, if there is a capture.
   void write_captures();

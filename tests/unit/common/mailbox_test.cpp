@@ -1,17 +1,14 @@
 #include "common/mailbox.hpp"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <atomic>
-#include <climits>
 #include <thread>
 
 #include <gtest/gtest.h>
 
 #include "common/spin.hpp"
+#include "tests/fakes/event.hpp"
 
 namespace common {
 namespace {
@@ -51,11 +48,9 @@ TEST(Mailbox, DoesATaskBeforePostReturns) {
 
 TEST(Mailbox, FreesAWorkerThatHangsInACallWhileNobodyWaits) {
   const auto box = std::move(*Mailbox::create());
-  const int fd = ::eventfd(UINT_MAX, EFD_CLOEXEC);
-  const auto call = std::move(*vhost::EventFd::adopt(vhost::UniqueFd(::dup(fd))));
-  const std::uint64_t almost_full = UINT64_MAX - 1 - UINT_MAX;
-  ASSERT_EQ(::write(fd, &almost_full, sizeof almost_full), ssize_t{sizeof almost_full});
-  ASSERT_EQ(::fcntl(fd, F_SETFL, 0), 0);  // the front-end makes it blocking again
+  const vhost::fakes::Event event;
+  const auto call = event.shared();
+  event.make_blocking_and_full();
   std::atomic<bool> back = false;
   const std::jthread worker([&] {
     box->call(call.get());
@@ -67,7 +62,7 @@ TEST(Mailbox, FreesAWorkerThatHangsInACallWhileNobodyWaits) {
   }
   EXPECT_TRUE(back);
   if (!back) call->drain();
-  ::close(fd);
+  EXPECT_EQ(event.conduct->hung_calls(), 1U);
 }
 
 TEST(Mailbox, KeepsNothingOfATaskThatIsDone) {
