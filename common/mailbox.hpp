@@ -15,9 +15,9 @@
  *
  * The wait has two ends beside the good one. If the process is to end, only a moment more is
  * waited: a worker that waits for storage must not hold it up. And a worker that hangs in a call to
- * a hostile guest, whose eventfd blocks and is full, is freed; where workers serve several guests,
- * also while nobody waits. That happens once: afterwards this guest is called in a way that cannot
- * hang (event_fd.hpp).
+ * a hostile guest, whose eventfd blocks and is full, is freed by a signal (SIGURG, which means
+ * nothing else here); where workers serve several guests, also while nobody waits. That happens
+ * once: afterwards this guest is called in a way that cannot hang (event_fd.hpp).
  */
 namespace common {
 
@@ -57,6 +57,7 @@ class Mailbox {
   std::function<void()> task_;
   std::atomic<bool> full_ = false;
   std::atomic<const vhost::EventFd*> calling_ = nullptr;
+  std::atomic<pthread_t> worker_{};                            // in calling_
   std::vector<std::shared_ptr<const vhost::EventFd>> let_go_;  // the worker's until done_
   bool abandoned_ = false;
   vhost::UniqueFd wake_;

@@ -83,7 +83,7 @@ Result<std::shared_ptr<const EventFd>> EventFd::adopt(UniqueFd fd,
 }
 
 void EventFd::signal() const {
-  if (conduct_->hung_calls() != 0) return signal_with_care();
+  if (!may_hang()) return signal_with_care();
   add_one(fd_.get());
 }
 
@@ -94,12 +94,9 @@ void EventFd::signal_with_care() const {
   if (flags >= 0 && ::fcntl(fd_.get(), F_SETFL, flags | O_NONBLOCK) == 0) add_one(fd_.get());
 }
 
-void EventFd::free_caller() const {
+bool EventFd::full() const {
   pollfd room{fd_.get(), POLLOUT, 0};
-  if (::poll(&room, 1, 0) < 0 || (room.revents & POLLOUT) != 0) return;
-  conduct_->call_hung();  // first: the one that is freed shall not hang again
-  drain();
-  signal_with_care();
+  return ::poll(&room, 1, 0) >= 0 && (room.revents & POLLOUT) == 0;
 }
 
 void EventFd::drain() const {

@@ -30,9 +30,10 @@ class Conduct {
 ///
 /// The front-end shares it with us and may be hostile: a pipe or a file would make signal() wait
 /// or a worker spin, so only eventfds are taken, and they are made non-blocking. Should the peer
-/// undo that and fill the counter, a writer hangs in signal(); free_caller() from another thread
-/// frees it, and from then on all signals to this front-end are given with care. Where there is no
-/// other thread to do that, signal_with_care() is the one to call: it costs three times as much.
+/// undo that and fill the counter, a writer hangs in signal(), until a signal handler interrupts
+/// it. Another thread sees that by full(), and has all signals to this front-end given with care
+/// from then on by distrust(). Where there is no other thread to do that, signal_with_care() is the
+/// one to call: it costs three times as much.
 class EventFd {
  public:
   [[nodiscard]] static Result<std::shared_ptr<const EventFd>> adopt(
@@ -42,9 +43,13 @@ class EventFd {
   void signal() const;
   /// The same, off the hot path: never waits, whatever the peer does.
   void signal_with_care() const;
-  /// Control thread: somebody else is in signal(). If the counter is full, which no honest peer
-  /// lets happen, it hangs there, or would: it is freed, and what was signalled is signalled again.
-  void free_caller() const;
+  /// False: signal() takes care now.
+  [[nodiscard]] bool may_hang() const { return conduct_->hung_calls() == 0; }
+  /// Whether signal() would hang if the descriptor were blocking. No honest peer lets it come to
+  /// that.
+  [[nodiscard]] bool full() const;
+  /// A call hung. Thread: the control thread.
+  void distrust() const { conduct_->call_hung(); }
   /// Takes all that was added; never waits.
   void drain() const;
   [[nodiscard]] int get() const { return fd_.get(); }

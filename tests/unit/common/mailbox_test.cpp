@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -46,23 +47,83 @@ TEST(Mailbox, DoesATaskBeforePostReturns) {
   }
 }
 
+/// A worker that is in a call.
+class Caller {
+ public:
+  Caller(Mailbox& box, const vhost::EventFd& call)
+      : thread_([&] {
+          box.call(&call);
+          back_ = true;
+        }) {}
+  [[nodiscard]] bool is_back() const { return back_; }
+  [[nodiscard]] bool comes_back() const {
+    for (int i = 0; i < 1000 && !back_; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return back_;
+  }
+
+ private:
+  std::atomic<bool> back_ = false;
+  std::jthread thread_;
+};
+
 TEST(Mailbox, FreesAWorkerThatHangsInACallWhileNobodyWaits) {
   const auto box = std::move(*Mailbox::create());
   const vhost::fakes::Event event;
   const auto call = event.shared();
   event.make_blocking_and_full();
-  std::atomic<bool> back = false;
-  const std::jthread worker([&] {
-    box->call(call.get());
-    back = true;
-  });
-  for (int i = 0; i < 1000 && !back; ++i) {
+  {
+    const Caller worker(*box, *call);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_FALSE(worker.is_back());
     box->look_at_call();
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    EXPECT_TRUE(worker.comes_back());
+    while (!worker.is_back()) call->drain();
   }
-  EXPECT_TRUE(back);
-  if (!back) call->drain();
   EXPECT_EQ(event.conduct->hung_calls(), 1U);
+  const Caller again(*box, *call);
+  EXPECT_TRUE(again.comes_back()) << "it hung once more";
+  while (!again.is_back()) call->drain();
+  box->look_at_call();
+  EXPECT_EQ(event.conduct->hung_calls(), 1U);
+}
+
+TEST(Mailbox, FreesAWorkerAlthoughOthersFillTheDescriptorAtOnce) {
+  const auto box = std::move(*Mailbox::create());
+  const vhost::fakes::Event event;
+  const auto call = event.shared();
+  event.make_blocking_and_full();
+  std::atomic<bool> end = false;
+  std::atomic<int> left = 20;
+  std::vector<std::jthread> crowd;
+  for (int i = left; i > 0; --i) {
+    crowd.emplace_back([&] {
+      const std::uint64_t most = UINT64_MAX - 1;
+      while (!end) (void)!::write(event.get(), &most, sizeof most);
+      --left;
+    });
+  }
+  {
+    const Caller worker(*box, *call);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    box->look_at_call();
+    EXPECT_TRUE(worker.comes_back());
+    end = true;
+    while (left > 0 || !worker.is_back()) call->drain();
+  }
+}
+
+TEST(Mailbox, LeavesAnHonestFrontEndsDescriptorAlone) {
+  const auto box = std::move(*Mailbox::create());
+  const vhost::fakes::Event event;
+  const auto call = event.shared();
+  std::jthread worker([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) box->call(call.get());
+  });
+  ASSERT_TRUE(event.wait());
+  for (int i = 0; i < 1000; ++i) box->look_at_call();
+  EXPECT_EQ(event.conduct->hung_calls(), 0U);
 }
 
 TEST(Mailbox, KeepsNothingOfATaskThatIsDone) {
