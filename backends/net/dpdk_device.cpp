@@ -3,6 +3,7 @@
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_mbuf_pool_ops.h>
 
 #include <algorithm>
 #include <array>
@@ -35,20 +36,25 @@ struct Known {
   bool takes_chains;
   /// Its segmentation is done in software, and passes TCP over IPv6 through as it is.
   bool poor_segmentation;
+  /// Another process can write where received frames lie, at any time: it has the memory mapped.
+  bool foreign_writers;
   /// The argument that makes it have several queues.
   std::string_view queues_argument;
 };
 constexpr std::array known_drivers{
-    Known{"net_null", true, true, false, ""},
-    Known{"net_pcap", true, true, false, ""},
-    Known{"net_af_packet", true, false, false, "qpairs"},
-    Known{"net_tap", true, false, true, ""},
-    Known{"net_virtio_user", false, false, false, "queues"},
+    Known{"net_null", true, true, false, false, ""},
+    Known{"net_pcap", true, true, false, false, ""},
+    Known{"net_af_packet", true, false, false, false, "qpairs"},
+    Known{"net_tap", true, false, true, false, ""},
+    Known{"net_virtio_user", false, false, false, true, "queues"},
+    Known{"net_memif", false, false, false, true, ""},
+    Known{"net_bonding", false, false, false, true, ""},   // of whatever devices
+    Known{"net_failsafe", false, false, false, true, ""},  // likewise
 };
 
 Known known(std::string_view driver) {
   const auto found = std::ranges::find(known_drivers, driver, &Known::driver);
-  return found != known_drivers.end() ? *found : Known{driver, false, false, false, ""};
+  return found != known_drivers.end() ? *found : Known{driver, false, false, false, false, ""};
 }
 
 std::unexpected<vhost::Error> refuse(const std::string& uplink, const std::string& why, int error) {
@@ -149,6 +155,7 @@ rte_eth_conf configure(DpdkDevice& device, const rte_eth_dev_info& info) {
   device.accepts.tso4 = device.accepts.tso6 =
       device.accepts.checksum && device.chains && has(offered, tx_tso) && !driver.poor_segmentation;
   device.lends = driver.frees_at_once && device.chains;
+  device.foreign_writers = driver.foreign_writers;
   conf.txmode.offloads = offered & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
   if (device.accepts.checksum) conf.txmode.offloads |= tx_checksums;
   if (device.accepts.tso4) conf.txmode.offloads |= tx_tso;
@@ -181,16 +188,30 @@ unsigned tx_mbufs(unsigned queues, std::uint16_t descriptors, unsigned workers) 
   return queues * descriptors + workers * (cache_mbufs * 2 + burst);
 }
 
+/// As rte_pktmbuf_pool_create() would, but where devices see our own addresses the mbufs lie behind
+/// each other. In pages of 4 KiB there would be one in each, the beginnings of all in the same few
+/// sets of the first cache, and every access a miss there.
 Pool make_pool(const std::string& name, unsigned mbufs, std::uint16_t room) {
-  return Pool(::rte_pktmbuf_pool_create(name.c_str(), mbufs, cache_mbufs, 0,
-                                        static_cast<std::uint16_t>(room + RTE_PKTMBUF_HEADROOM),
-                                        SOCKET_ID_ANY));
+  const auto with_headroom = static_cast<std::uint16_t>(room + RTE_PKTMBUF_HEADROOM);
+  rte_pktmbuf_pool_private data{};
+  data.mbuf_data_room_size = with_headroom;
+  const unsigned flags = ::rte_eal_iova_mode() == RTE_IOVA_VA ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0;
+  Pool pool(::rte_mempool_create_empty(name.c_str(), mbufs, sizeof(rte_mbuf) + with_headroom,
+                                       cache_mbufs, sizeof data, SOCKET_ID_ANY, flags));
+  if (!pool) return nullptr;
+  const int error =
+      ::rte_mempool_set_ops_byname(pool.get(), ::rte_mbuf_best_mempool_ops(), nullptr);
+  if (error != 0) return nullptr;
+  ::rte_pktmbuf_pool_init(pool.get(), &data);
+  if (::rte_mempool_populate_default(pool.get()) < 0) return nullptr;
+  (void)::rte_mempool_obj_iter(pool.get(), ::rte_pktmbuf_init, nullptr);
+  return pool;
 }
 
 }  // namespace
 
 std::size_t pool_memory(unsigned workers, std::uint16_t mtu) {
-  // In pages of 4 KiB, DPDK lets no mbuf begin in one and end in another, if it fits into one.
+  // Where an mbuf may not begin in one page and end in another, pages of 4 KiB hold one each.
   constexpr std::size_t page = 4096;
   constexpr std::size_t pool_bytes = std::size_t{2} << 20;  // what a pool needs itself
   const std::size_t mbuf = cache_line + sizeof(rte_mbuf) + RTE_PKTMBUF_HEADROOM + mbuf_room(mtu);

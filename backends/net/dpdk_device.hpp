@@ -42,6 +42,7 @@ struct DpdkDevice {
   Accepts accepts;      ///< what the driver takes undone
   bool chains = false;  ///< it takes a frame in several mbufs
   bool lends = false;   ///< it frees mbufs while it transmits: guest memory may be lent to it
+  bool foreign_writers = false;  ///< others can write to frames that were received
   Pool rx_pool;
   Pool tx_pool;
 

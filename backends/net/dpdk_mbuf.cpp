@@ -16,21 +16,22 @@ constexpr std::uint16_t link_overhead = ethernet_bytes + 2 * vlan_tag_bytes + 4;
 /// The longest frame in the smallest mbufs.
 constexpr std::size_t most_in_chain = longest_frame / shortest_room + 1;
 
-/// What the driver found out about the checksum, in virtio-net's words.
-VnetHeader checksum_state(const Frame& frame, const rte_mbuf& mbuf) {
+/// What the driver found out about the checksum, in virtio-net's words; nothing, if it has not
+/// looked.
+std::optional<VnetHeader> checksum_state(const Frame& frame, const rte_mbuf& mbuf) {
+  const std::uint64_t found = mbuf.ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
   VnetHeader header{};
-  switch (mbuf.ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) {
-    case RTE_MBUF_F_RX_L4_CKSUM_GOOD: header.flags = data_valid; break;
-    case RTE_MBUF_F_RX_L4_CKSUM_NONE:
-      // A sender on this host has left it undone: the field holds the pseudo-header's sum.
-      if (const auto headers = parse_headers(frame.head(), most_tags)) {
-        header.flags = needs_csum;
-        header.csum_start = headers->transport;
-        header.csum_offset = headers->protocol == ip::tcp ? tcp_checksum : udp_checksum;
-      }
-      break;
-    default: break;
+  if (found == RTE_MBUF_F_RX_L4_CKSUM_GOOD) {
+    header.flags = data_valid;
+    return header;
   }
+  if (found != RTE_MBUF_F_RX_L4_CKSUM_NONE) return std::nullopt;
+  // A sender on this host has left it undone: the field holds the pseudo-header's sum.
+  const auto headers = parse_headers(frame.head(), most_tags);
+  if (!headers) return std::nullopt;
+  header.flags = needs_csum;
+  header.csum_start = headers->transport;
+  header.csum_offset = headers->protocol == ip::tcp ? tcp_checksum : udp_checksum;
   return header;
 }
 
@@ -43,20 +44,8 @@ std::uint16_t mbuf_room(std::uint16_t mtu) {
   return static_cast<std::uint16_t>(std::max<std::size_t>(shortest_room, whole_lines));
 }
 
-bool fits(const Frame& frame, const rte_mempool& pool) {
-  return frame.length() + RTE_PKTMBUF_HEADROOM <=
-         ::rte_pktmbuf_data_room_size(const_cast<rte_mempool*>(&pool));
-}
-
-void copy_to_mbuf(const Frame& frame, rte_mbuf& mbuf) {
-  mbuf.data_len = static_cast<std::uint16_t>(frame.length());
-  mbuf.pkt_len = frame.length();
-  const iovec to{rte_pktmbuf_mtod(&mbuf, void*), frame.length()};
-  copy_frame(frame, std::span(&to, 1));
-}
-
 rte_mbuf* copy_to_chain(const Frame& frame, rte_mempool& pool) {
-  const std::size_t room = ::rte_pktmbuf_data_room_size(&pool) - RTE_PKTMBUF_HEADROOM;
+  const std::size_t room = room_of(pool);
   const std::size_t count = (frame.length() + room - 1) / room;
   std::array<rte_mbuf*, most_in_chain> mbufs;
   std::array<iovec, most_in_chain> to;
@@ -104,20 +93,29 @@ void set_tx_offload(rte_mbuf& mbuf, const Frame& frame, const Headers& headers) 
   if (!headers.ipv6) mbuf.ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
 }
 
-std::optional<Drop> view_mbuf(Frame& frame, const rte_mbuf& mbuf, std::span<iovec>& room) {
+std::optional<Drop> view_mbuf(Frame& frame, const rte_mbuf& mbuf, std::span<iovec>& room,
+                              bool foreign_writers) {
   if (mbuf.pkt_len < ethernet_bytes) return Drop::too_short;
   if (mbuf.pkt_len > longest_plain_frame || mbuf.nb_segs > room.size()) return Drop::too_long;
-  std::span<iovec> pieces = room.first(mbuf.nb_segs);
-  const rte_mbuf* segment = &mbuf;
-  for (iovec& piece : pieces) {
-    piece = {rte_pktmbuf_mtod(segment, void*), segment->data_len};
-    segment = segment->next;
+  const std::size_t head = std::min<std::size_t>(Frame::usual_head, mbuf.pkt_len);
+  auto* const begin = rte_pktmbuf_mtod(&mbuf, std::byte*);
+  const bool whole = mbuf.data_len == mbuf.pkt_len;
+  if (whole && !foreign_writers && rte_pktmbuf_headroom(&mbuf) >= vlan_tag_bytes) {
+    frame.start(begin, head, mbuf.pkt_len);
+    room.front() = {begin + head, mbuf.pkt_len - head};
+    if (room.front().iov_len > 0) frame.rest = room.first(1);
+  } else {
+    const rte_mbuf* segment = &mbuf;
+    for (iovec& piece : room.first(mbuf.nb_segs)) {
+      piece = {rte_pktmbuf_mtod(segment, void*), segment->data_len};
+      segment = segment->next;
+    }
+    frame.start(head, mbuf.pkt_len);
+    fill(frame, room.first(mbuf.nb_segs));
   }
-  frame.start(std::min<std::size_t>(Frame::usual_head, mbuf.pkt_len), mbuf.pkt_len);
-  take_head(pieces, frame);
-  frame.rest = pieces;
   room = room.subspan(mbuf.nb_segs);
-  return check(frame, checksum_state(frame, mbuf), {.checksum = true}, Sender::host);
+  const auto header = checksum_state(frame, mbuf);
+  return header ? check(frame, *header, {.checksum = true}, Sender::host) : std::nullopt;
 }
 
 Loan::Loan() {

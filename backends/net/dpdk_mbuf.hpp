@@ -16,10 +16,16 @@ namespace net {
 /// without looking how long it is (its framesz of 2048).
 [[nodiscard]] std::uint16_t mbuf_room(std::uint16_t mtu);
 
-/// Whether one mbuf of the pool holds the frame.
-[[nodiscard]] bool fits(const Frame& frame, const rte_mempool& pool);
-/// Makes it the content of a fresh mbuf that it fits.
-void copy_to_mbuf(const Frame& frame, rte_mbuf& mbuf);
+/// Bytes of a frame that one mbuf of the pool holds.
+[[nodiscard]] inline std::uint32_t room_of(rte_mempool& pool) {
+  return std::uint32_t{::rte_pktmbuf_data_room_size(&pool)} - RTE_PKTMBUF_HEADROOM;
+}
+/// Makes the frame the content of a fresh mbuf, which holds it.
+inline void copy_to_mbuf(const Frame& frame, rte_mbuf& mbuf) {
+  mbuf.data_len = static_cast<std::uint16_t>(frame.length());
+  mbuf.pkt_len = frame.length();
+  copy_frame(frame, rte_pktmbuf_mtod(&mbuf, std::byte*));
+}
 /// The frame's bytes in a chain of mbufs. Null: the pool is empty, or the frame too long.
 [[nodiscard]] rte_mbuf* copy_to_chain(const Frame& frame, rte_mempool& pool);
 
@@ -31,9 +37,9 @@ void copy_to_mbuf(const Frame& frame, rte_mbuf& mbuf);
 void set_tx_offload(rte_mbuf& mbuf, const Frame& frame, const Headers& headers);
 
 /// Makes `frame` a view of `mbuf`, with the pieces of its rest in `room`, which begins behind them
-/// afterwards. A reason: it is dropped.
+/// afterwards. Its head is copied if somebody else may write there. A reason: it is dropped.
 [[nodiscard]] std::optional<Drop> view_mbuf(Frame& frame, const rte_mbuf& mbuf,
-                                            std::span<iovec>& room);
+                                            std::span<iovec>& room, bool foreign_writers);
 
 /// Guest memory that mbufs lend, and whether some of it is still out.
 ///

@@ -49,6 +49,7 @@ DpdkSource::DpdkSource(const DpdkDevice& device, std::uint16_t queue, PortId por
     : device_(device.port),
       queue_(queue),
       port_(port),
+      foreign_writers_(device.foreign_writers),
       wake_fd_(interrupt_fd(device.port, queue)),
       counts_(wake_fd_ >= 0 && is_eventfd(wake_fd_)) {}
 
@@ -63,7 +64,7 @@ bool DpdkSource::take(Burst& burst) {
   Tally tally;
   for (const rte_mbuf* const mbuf : std::span(mbufs_).first(held_)) {
     Frame& frame = burst.frames[burst.count];
-    if (const auto why = view_mbuf(frame, *mbuf, room)) {
+    if (const auto why = view_mbuf(frame, *mbuf, room, foreign_writers_)) {
       traffic_.drop(*why);
       continue;
     }
@@ -103,6 +104,8 @@ DpdkSink::DpdkSink(const DpdkDevice& device, std::uint16_t queue)
     : device_(device),
       queue_(queue),
       longest_(device.mtu + std::uint32_t{ethernet_bytes} + 2 * vlan_tag_bytes),
+      room_(room_of(*device.tx_pool)),
+      usual_(std::min({longest_, room_, Loan::shortest - 1})),
       lends_(device.lends) {}
 
 DpdkSink::~DpdkSink() {
@@ -112,11 +115,33 @@ DpdkSink::~DpdkSink() {
 void DpdkSink::send(std::span<Frame* const> frames, Traffic& traffic) {
   const std::lock_guard lock(lock_);
   traffic_ = &traffic;
-  for (Frame* const frame : frames) send_one(*frame);
+  if (spares_ < frames.size()) refill();
+  for (Frame* const frame : frames) {
+    if (!put_plain(*frame)) send_one(*frame);
+  }
   transmit();
   tally_.flush(traffic);
 }
 
+/// Takes mbufs from the pool; none, if it has not as many as there is room for.
+void DpdkSink::refill() {
+  const auto wanted = static_cast<unsigned>(spare_.size() - spares_);
+  if (::rte_pktmbuf_alloc_bulk(device_.tx_pool.get(), &spare_[spares_], wanted) == 0) {
+    spares_ = spare_.size();
+  }
+}
+
+/// As nearly always: the frame asks for nothing, and a spare mbuf holds it. False: not so, and
+/// nothing is done.
+bool DpdkSink::put_plain(const Frame& frame) {
+  if (!frame.plain() || frame.length() > usual_ || spares_ == 0) return false;
+  rte_mbuf* const mbuf = spare_[--spares_];
+  copy_to_mbuf(frame, *mbuf);
+  gather(*mbuf, frame);
+  return true;
+}
+
+/// Any frame.
 void DpdkSink::send_one(Frame& frame) {
   const bool understood = frame.plain() || headers_for_driver(frame).has_value();
   const Accepts accepts = understood ? device_.accepts : Accepts{};
@@ -152,7 +177,11 @@ void DpdkSink::put(const Frame& frame, Bytes bytes) {
     set_tx_offload(*mbuf, frame, *headers_for_driver(frame));
     offloaded_ = true;
   }
-  mbufs_[gathered_] = mbuf;
+  gather(*mbuf, frame);
+}
+
+void DpdkSink::gather(rte_mbuf& mbuf, const Frame& frame) {
+  mbufs_[gathered_] = &mbuf;
   lengths_[gathered_] = frame.length();
   if (++gathered_ == mbufs_.size()) transmit();
 }
@@ -161,14 +190,11 @@ rte_mbuf* DpdkSink::make(const Frame& frame, Bytes bytes) {
   if (bytes == Bytes::stay && lends() && Loan::fits(frame)) {
     return loan_.lend(frame, *device_.tx_pool);
   }
-  if (!fits(frame, *device_.tx_pool)) {
+  if (frame.length() > room_) {
     return device_.chains ? copy_to_chain(frame, *device_.tx_pool) : nullptr;
   }
-  if (spares_ == 0) {
-    if (::rte_pktmbuf_alloc_bulk(device_.tx_pool.get(), spare_.data(), Burst::most) != 0)
-      return nullptr;
-    spares_ = spare_.size();
-  }
+  if (spares_ == 0) refill();
+  if (spares_ == 0) return nullptr;
   rte_mbuf* const mbuf = spare_[--spares_];
   copy_to_mbuf(frame, *mbuf);
   return mbuf;

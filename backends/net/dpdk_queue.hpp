@@ -32,6 +32,7 @@ class DpdkSource final : public Source {
   const std::uint16_t device_;
   const std::uint16_t queue_;
   const PortId port_;
+  const bool foreign_writers_;
   int wake_fd_ = -1;     // the driver's; -1: it has no receive interrupts
   bool counts_ = false;  // wake_fd_ is an eventfd: what made it ready has to be read
   Traffic traffic_;
@@ -56,9 +57,12 @@ class DpdkSink {
   /// Whether a frame's pieces stay where they are until its burst has been transmitted.
   enum class Bytes : std::uint8_t { stay, go };
 
+  void refill();
+  [[nodiscard]] bool put_plain(const Frame& frame);
   void send_one(Frame& frame);
   void put(const Frame& frame, Bytes bytes);
   [[nodiscard]] rte_mbuf* make(const Frame& frame, Bytes bytes);
+  void gather(rte_mbuf& mbuf, const Frame& frame);
   void prepare();
   void transmit();
   void look_after_loan();
@@ -66,6 +70,8 @@ class DpdkSink {
   const DpdkDevice& device_;
   const std::uint16_t queue_;
   const std::uint32_t longest_;  // without segmentation
+  const std::uint32_t room_;     // of an mbuf
+  const std::uint32_t usual_;    // the longest that is simply copied to one
   std::atomic<bool> lends_;
   common::SpinLock lock_;
 

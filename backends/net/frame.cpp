@@ -10,14 +10,14 @@ constexpr std::size_t addresses_bytes = 12;  // destination and source
 }  // namespace
 
 void Frame::push_tag(std::uint16_t tci) {
-  assert(begin_ >= vlan_tag_bytes && head_bytes_ >= ethernet_bytes);
-  std::byte* const old = bytes_.data() + begin_;
-  begin_ = static_cast<std::uint16_t>(begin_ - vlan_tag_bytes);
-  std::byte* const now = bytes_.data() + begin_;
-  std::memmove(now, old, addresses_bytes);
+  assert(room_ >= vlan_tag_bytes && head_bytes_ >= ethernet_bytes);
+  room_ = static_cast<std::uint16_t>(room_ - vlan_tag_bytes);
+  std::byte* const old = begin_;
+  begin_ -= vlan_tag_bytes;
+  std::memmove(begin_, old, addresses_bytes);
   const std::array tag{std::byte{0x81}, std::byte{0x00}, static_cast<std::byte>(tci >> 8),
                        static_cast<std::byte>(tci & 0xff)};
-  std::memcpy(now + addresses_bytes, tag.data(), tag.size());
+  std::memcpy(begin_ + addresses_bytes, tag.data(), tag.size());
   head_bytes_ = static_cast<std::uint16_t>(head_bytes_ + vlan_tag_bytes);
   length_ += vlan_tag_bytes;
   move_checksum(vlan_tag_bytes);
@@ -31,9 +31,10 @@ void Frame::move_checksum(int bytes) {
 
 void Frame::pop_tag() {
   assert(head_bytes_ >= ethernet_bytes + vlan_tag_bytes);
-  std::byte* const old = bytes_.data() + begin_;
-  begin_ = static_cast<std::uint16_t>(begin_ + vlan_tag_bytes);
-  std::memmove(bytes_.data() + begin_, old, addresses_bytes);
+  room_ = static_cast<std::uint16_t>(room_ + vlan_tag_bytes);
+  std::byte* const old = begin_;
+  begin_ += vlan_tag_bytes;
+  std::memmove(begin_, old, addresses_bytes);
   head_bytes_ = static_cast<std::uint16_t>(head_bytes_ - vlan_tag_bytes);
   length_ -= vlan_tag_bytes;
   move_checksum(-vlan_tag_bytes);

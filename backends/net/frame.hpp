@@ -6,16 +6,17 @@
 #include <cassert>
 #include <cstring>
 #include <span>
+#include <type_traits>
 
 #include "backends/net/virtio_net.hpp"
 
 /*
  * A frame on its way through the daemon: a view of bytes that lie where their sender put them.
  *
- * Its first bytes, the head, are a copy of our own: everything that is looked at to decide (MAC and
- * IP addresses, VLAN tag, protocol headers, the checksum field) lies there, and a guest that
- * rewrites its buffers cannot change it any more. The rest, the payload, is copied once, by the
- * sink that the frame is delivered to.
+ * Its first bytes, the head, no guest can write: a copy in the frame itself, or a buffer of our own
+ * that it came in. Everything that is looked at to decide (MAC and IP addresses, VLAN tag, protocol
+ * headers, the checksum field) lies there, so what was checked stays. The rest, the payload, is
+ * copied once, by the sink that the frame is delivered to.
  *
  * A VLAN tag can be put in or taken out at no cost: the head has room in front.
  *
@@ -25,6 +26,10 @@ namespace net {
 
 class Frame {
  public:
+  Frame() = default;
+  Frame(const Frame&) = delete;
+  Frame& operator=(const Frame&) = delete;
+
   /// What is copied of each frame: the headers of TCP over IPv6 with options and a tag fit.
   static constexpr std::size_t usual_head = 128;
   /// What is copied at most, where a checksum field lies further behind (tunnels).
@@ -38,8 +43,14 @@ class Frame {
   /// Makes the frame one of `length` bytes, of which the first `head_bytes` are about to be written
   /// to head().
   void start(std::size_t head_bytes, std::uint32_t length) {
-    assert(head_bytes <= longest_head && head_bytes <= length);
-    begin_ = usual_begin;
+    assert(head_bytes <= longest_head);
+    start(bytes_.data() + vlan_tag_bytes, head_bytes, length);
+  }
+  /// The same, but its head is at `begin`, where nobody else writes, with room for a tag in front.
+  void start(std::byte* begin, std::size_t head_bytes, std::uint32_t length) {
+    assert(head_bytes <= length);
+    begin_ = begin;
+    room_ = vlan_tag_bytes;
     head_bytes_ = static_cast<std::uint16_t>(head_bytes);
     length_ = length;
     rest = {};
@@ -48,23 +59,21 @@ class Frame {
 
   /// All bytes of the frame, without any virtio-net header.
   [[nodiscard]] std::uint32_t length() const { return length_; }
-  [[nodiscard]] std::span<std::byte> head() { return {bytes_.data() + begin_, head_bytes_}; }
-  [[nodiscard]] std::span<const std::byte> head() const {
-    return {bytes_.data() + begin_, head_bytes_};
-  }
+  [[nodiscard]] std::span<std::byte> head() { return {begin_, head_bytes_}; }
+  [[nodiscard]] std::span<const std::byte> head() const { return {begin_, head_bytes_}; }
 
   /// A field in the head, in the order it has there. The caller has seen that it lies in it.
   template <class T>
   [[nodiscard]] T field(std::size_t offset) const {
     assert(offset + sizeof(T) <= head_bytes_);
     T value;
-    std::memcpy(&value, bytes_.data() + begin_ + offset, sizeof value);
+    std::memcpy(&value, begin_ + offset, sizeof value);
     return value;
   }
   template <class T>
   void set_field(std::size_t offset, T value) {
     assert(offset + sizeof(T) <= head_bytes_);
-    std::memcpy(bytes_.data() + begin_ + offset, &value, sizeof value);
+    std::memcpy(begin_ + offset, &value, sizeof value);
   }
 
   [[nodiscard]] bool plain() const { return offload.flags == 0 && offload.gso_type == gso::none; }
@@ -77,12 +86,11 @@ class Frame {
  private:
   void move_checksum(int bytes);
 
-  static constexpr std::uint16_t usual_begin = vlan_tag_bytes;
-
+  std::byte* begin_ = nullptr;
   std::uint32_t length_ = 0;
   std::uint16_t head_bytes_ = 0;
-  std::uint16_t begin_ = usual_begin;
-  alignas(16) std::array<std::byte, usual_begin + longest_head> bytes_;
+  std::uint16_t room_ = 0;  // in front of begin_
+  alignas(16) std::array<std::byte, vlan_tag_bytes + longest_head> bytes_;
 };
 
 /// Takes the first `bytes` off `pieces`, which must hold that many: calls move(place, bytes) for
@@ -112,18 +120,33 @@ inline void take_front(std::span<iovec>& pieces, std::span<std::byte> to) {
   std::atomic_signal_fence(std::memory_order_acq_rel);
 }
 
-/// The same, to the head of a frame.
-inline void take_head(std::span<iovec>& pieces, Frame& frame) {
-  const std::span<std::byte> to = frame.head();
-  iovec& piece = pieces.front();
-  if (to.size() != Frame::usual_head || piece.iov_len <= to.size()) {
-    take_front(pieces, to);
-    return;
-  }
-  // As of nearly every frame that is longer than its head: a copy whose length the compiler knows.
-  std::memcpy(to.data(), piece.iov_base, Frame::usual_head);
-  piece = {static_cast<std::byte*>(piece.iov_base) + to.size(), piece.iov_len - to.size()};
-  std::atomic_signal_fence(std::memory_order_acq_rel);
+/// Copies up to Frame::usual_head bytes, in blocks of lengths that the compiler knows; they lie
+/// over each other where they must.
+inline void copy_short(std::byte* to, const std::byte* from, std::size_t bytes) {
+  assert(bytes <= Frame::usual_head);
+  const auto twice = [&]<std::size_t block>(std::integral_constant<std::size_t, block>) {
+    std::memcpy(to, from, block);
+    std::memcpy(to + bytes - block, from + bytes - block, block);
+  };
+  if (bytes >= 64) return twice(std::integral_constant<std::size_t, 64>{});
+  if (bytes >= 32) return twice(std::integral_constant<std::size_t, 32>{});
+  std::memcpy(to, from, bytes);
+}
+
+/// Fills a frame that lies at `from` in one piece: its head, of the usual length at most, and with
+/// `piece` its rest.
+inline void fill(Frame& frame, std::byte* from, iovec& piece) {
+  const auto to = frame.head();
+  copy_short(to.data(), from, to.size());
+  piece = {from + to.size(), frame.length() - to.size()};
+  if (piece.iov_len > 0) frame.rest = {&piece, 1};
+  std::atomic_signal_fence(std::memory_order_acq_rel);  // as in take_front()
+}
+
+/// Fills a frame whose bytes are in `pieces`.
+inline void fill(Frame& frame, std::span<iovec> pieces) {
+  take_front(pieces, frame.head());
+  frame.rest = pieces;
 }
 
 /// Copies `from` to the first bytes of `pieces`, and takes them off.
@@ -137,5 +160,20 @@ inline void put_front(std::span<iovec>& pieces, std::span<const std::byte> from)
 
 /// Copies the whole frame to `to`, which has at least frame.length() bytes in all.
 void copy_frame(const Frame& frame, std::span<const iovec> to);
+
+/// The same, to bytes in one piece.
+inline void copy_frame(const Frame& frame, std::byte* to) {
+  const auto head = frame.head();
+  if (head.size() <= Frame::usual_head) {
+    copy_short(to, head.data(), head.size());
+  } else {
+    std::memcpy(to, head.data(), head.size());
+  }
+  to += head.size();
+  for (const iovec& piece : frame.rest) {
+    std::memcpy(to, piece.iov_base, piece.iov_len);
+    to += piece.iov_len;
+  }
+}
 
 }  // namespace net

@@ -25,60 +25,102 @@ bool FromGuest::take(Burst& burst) {
   return std::visit([&](auto& ring) { return take_from(ring, burst); }, ring_);
 }
 
-/// Two rounds, so that the cache misses of a burst overlap: all of its bytes were written by
-/// another CPU just now.
+/// A burst on its way out of the ring.
+struct FromGuest::Intake {
+  Burst& burst;
+  std::span<iovec> room;
+  Tally tally;
+  std::uint32_t segments = 0;  // that its frames ask to become, but for plain ones
+};
+
 template <vhost::Ring R>
 bool FromGuest::take_from(R& ring, Burst& burst) {
-  pop_chains(ring, burst.room);
-  if (discard_) {
-    stats_.traffic.drop(Drop::disabled, chains_);
-    return chains_ != 0;
+  Intake intake{burst, burst.room, {}};
+  ring.look_ahead(Burst::most);
+  while (take_singles(ring, intake) && take_chain(ring, intake)) {
   }
-  Tally tally;
-  std::uint32_t segments = 0;  // of frames that are to be cut
-  for (std::size_t i = 0; i < chains_; ++i) {
-    Frame& frame = burst.frames[burst.count];
-    if (const auto why = read(pieces_[i], frame)) {
-      stats_.traffic.drop(*why);
-      continue;
-    }
-    if (!frame.plain() && (segments += segments_of(frame)) > most_segments_of_burst) {
-      give_back(ring, i);
-      break;
-    }
-    tally.add(frame.length());
-    ++burst.count;
-  }
-  tally.flush(stats_.traffic);
+  intake.tally.flush(stats_.traffic);
   return chains_ != 0;
 }
 
+/// Two rounds, so that the cache misses of a burst overlap: all of its bytes were written by
+/// another CPU just now.
 template <vhost::Ring R>
-void FromGuest::pop_chains(R& ring, std::span<iovec> room) {
-  ring.look_ahead(Burst::most);
-  while (chains_ < Burst::most) {
-    vhost::Chain chain(room);
-    const vhost::Pop popped = ring.pop(chain);
-    if (popped == vhost::Pop::broken) broke();
-    // no_room: there is enough for the longest chain, once the chains before it have gone.
-    if (popped != vhost::Pop::ready) return;
-    const auto pieces = chain.readable();
-    room = room.subspan(pieces.size() + chain.writable().size());
-    for (const iovec& piece : pieces.first(std::min<std::size_t>(pieces.size(), 2))) {
-      fetch(piece, header_bytes + Frame::usual_head);
-    }
-    pieces_[chains_] = pieces;
-    heads_[chains_++] = chain.head;
+bool FromGuest::take_singles(R& ring, Intake& intake) {
+  std::array<vhost::Single, Burst::most> singles;
+  const std::size_t most = std::min(Burst::most - chains_, intake.room.size());
+  const auto run = std::span(singles).first(ring.pop_singles(std::span(singles).first(most)));
+  for (const vhost::Single& single : run) {
+    fetch({single.begin, single.bytes}, header_bytes + Frame::usual_head);
   }
+  std::uint16_t* head = &heads_[chains_];
+  iovec* piece = intake.room.data();
+  for (const vhost::Single& single : run) {
+    *head++ = single.head;
+    *piece = {single.begin, single.writable ? 0 : single.bytes};
+    Frame& frame = intake.burst.frames[intake.burst.count];
+    if (!discard_ && read_plain(*piece, frame)) {
+      intake.tally.add(frame.length());
+      ++intake.burst.count;
+    } else if (!accept({piece, 1}, intake)) {
+      const auto taken = static_cast<std::size_t>(piece - intake.room.data());
+      for (std::size_t i = run.size(); i > taken; --i) ring.unpop(run[i - 1].head);
+      chains_ += taken;
+      return false;
+    }
+    ++piece;
+  }
+  chains_ += run.size();
+  intake.room = intake.room.subspan(run.size());
+  return true;
 }
 
-/// All chains but the first `kept` are as if they had never been popped.
+/// The next chain, whatever it is. False: there is none, or no place for it in this burst.
 template <vhost::Ring R>
-void FromGuest::give_back(R& ring, std::size_t kept) {
-  while (chains_ > kept) ring.unpop(heads_[--chains_]);
+bool FromGuest::take_chain(R& ring, Intake& intake) {
+  if (chains_ == Burst::most) return false;
+  vhost::Chain chain(intake.room);
+  const vhost::Pop popped = ring.pop(chain);
+  if (popped == vhost::Pop::broken) broke();
+  // no_room: there is enough for the longest chain, once the chains before it have gone.
+  if (popped != vhost::Pop::ready) return false;
+  heads_[chains_++] = chain.head;
+  const auto pieces = chain.readable();
+  intake.room = intake.room.subspan(pieces.size() + chain.writable().size());
+  if (accept(pieces, intake)) return true;
+  ring.unpop(heads_[--chains_]);
+  return false;
 }
 
-/// Makes a frame of a chain's bytes.
+/// Makes a frame of a piece that holds one that asks for nothing, as most do. False: it does not.
+bool FromGuest::read_plain(iovec& piece, Frame& frame) const {
+  // Too large a number, too, where the piece is shorter than what is taken from it.
+  const std::size_t length = piece.iov_len - setup_.header_bytes;
+  if (length - ethernet_bytes > longest_plain_frame - ethernet_bytes) return false;
+  auto* const header = static_cast<std::byte*>(piece.iov_base);
+  if (asks(header)) return false;
+  frame.start(std::min(length, Frame::usual_head), static_cast<std::uint32_t>(length));
+  fill(frame, header + setup_.header_bytes, piece);
+  return true;
+}
+
+/// A chain's bytes become the next frame, or are dropped. False: they wait for the next burst.
+bool FromGuest::accept(std::span<iovec> pieces, Intake& intake) {
+  Frame& frame = intake.burst.frames[intake.burst.count];
+  if (const auto why = discard_ ? std::optional(Drop::disabled) : read(pieces, frame)) {
+    stats_.traffic.drop(*why);
+    return true;
+  }
+  if (!frame.plain()) {
+    const std::uint32_t segments = intake.segments + segments_of(frame);
+    if (segments > most_segments_of_burst) return false;
+    intake.segments = segments;
+  }
+  intake.tally.add(frame.length());
+  ++intake.burst.count;
+  return true;
+}
+
 std::optional<Drop> FromGuest::read(std::span<iovec> pieces, Frame& frame) const {
   std::size_t bytes = 0;
   for (const iovec& piece : pieces) bytes += piece.iov_len;
@@ -88,8 +130,7 @@ std::optional<Drop> FromGuest::read(std::span<iovec> pieces, Frame& frame) const
   const VnetHeader header = take_header(pieces, setup_.header_bytes);
   const auto length = static_cast<std::uint32_t>(bytes - setup_.header_bytes);
   frame.start(head_bytes_for(header, length), length);
-  take_head(pieces, frame);
-  frame.rest = pieces;
+  fill(frame, pieces);
   return check(frame, header, setup_.allowed);
 }
 

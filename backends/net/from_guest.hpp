@@ -54,12 +54,16 @@ class FromGuest final : public Source {
   [[nodiscard]] vhost::AnyRing give_up_ring() { return std::move(ring_); }
 
  private:
+  struct Intake;
+
   template <vhost::Ring R>
   bool take_from(R& ring, Burst& burst);
   template <vhost::Ring R>
-  void pop_chains(R& ring, std::span<iovec> room);
+  [[nodiscard]] bool take_singles(R& ring, Intake& intake);
   template <vhost::Ring R>
-  void give_back(R& ring, std::size_t kept);
+  [[nodiscard]] bool take_chain(R& ring, Intake& intake);
+  [[nodiscard]] bool accept(std::span<iovec> pieces, Intake& intake);
+  [[nodiscard]] bool read_plain(iovec& piece, Frame& frame) const;
   [[nodiscard]] std::optional<Drop> read(std::span<iovec> pieces, Frame& frame) const;
   void broke();
 
@@ -74,7 +78,6 @@ class FromGuest final : public Source {
   // The chains taken since the last release().
   std::size_t chains_ = 0;
   std::array<std::uint16_t, Burst::most> heads_;
-  std::array<std::span<iovec>, Burst::most> pieces_;
   bool broken_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "backends/net/frame.hpp"
+#include "libvhost/wire/bytes.hpp"
 
 /*
  * The virtio-net header on its way between a structure and guest memory.
@@ -30,21 +31,22 @@ class HeaderBytes {
     iovec& piece = to.front();
     if (piece.iov_len <= header_bytes) {
       std::array<std::byte, header_bytes> whole;
-      store(whole.data());
+      put(whole.data());
       put_front(to, std::span(whole).first(bytes));
       return;
     }
     auto* const at = static_cast<std::byte*>(piece.iov_base);
-    store(at);  // what is too much of a short header the frame overwrites
+    put(at);
     piece = {at + bytes, piece.iov_len - bytes};
   }
 
- private:
-  void store(std::byte* at) const {
+  /// Writes all of it. Where the header is the short one, the frame overwrites what is too much.
+  void put(std::byte* at) const {
     std::memcpy(at, &first_, sizeof first_);
     std::memcpy(at + sizeof first_, &last_, sizeof last_);
   }
 
+ private:
   std::uint64_t first_;
   std::uint32_t last_;
 };
@@ -60,6 +62,11 @@ class HeaderBytes {
   return {static_cast<std::uint8_t>(first),        static_cast<std::uint8_t>(first >> 8),
           static_cast<std::uint16_t>(first >> 16), static_cast<std::uint16_t>(first >> 32),
           static_cast<std::uint16_t>(first >> 48), last};
+}
+
+/// Whether a header asks for anything: its flags and its gso_type.
+[[nodiscard]] inline bool asks(const std::byte* at) {
+  return vhost::read_once<std::uint16_t>(at) != 0;
 }
 
 /// Takes a header of `bytes` off `from`, which holds at least that many.

@@ -6,6 +6,7 @@
 #include "backends/net/fetch.hpp"
 #include "backends/net/header_bytes.hpp"
 #include "backends/net/segment.hpp"
+#include "backends/net/source.hpp"
 
 namespace net {
 
@@ -100,7 +101,9 @@ void ToGuestQueue::deliver(std::span<Frame* const> frames) {
   std::visit(
       [&](auto& ring) {
         pop_ahead(ring, frames);
-        for (Frame* const frame : frames) deliver_one(ring, *frame);
+        for (Frame* const frame : frames) {
+          if (!put_plain(ring, *frame)) deliver_one(ring, *frame);
+        }
         give_back(ring);
         if (ring.publish() == vhost::Notify::yes) {
           call_due_.store(true, std::memory_order_relaxed);
@@ -110,6 +113,24 @@ void ToGuestQueue::deliver(std::span<Frame* const> frames) {
       },
       *ring_);
   tally_.flush(stats.traffic);
+}
+
+/// As nearly always: the frame asks for nothing, and a chain waits that holds it in one piece.
+/// False: not so, and nothing is done.
+template <vhost::Ring R>
+bool ToGuestQueue::put_plain(R& ring, const Frame& frame) {
+  const std::size_t bytes = form_.header_bytes + frame.length();
+  if (!frame.plain() || frame.length() > form_.longest_plain || next_ == popped_.size() ||
+      !popped_[next_].holds(bytes)) {
+    return false;
+  }
+  const Popped& chain = popped_[next_++];
+  auto* const to = static_cast<std::byte*>(chain.pieces.front().iov_base);
+  HeaderBytes(VnetHeader{}, 1).put(to);
+  copy_frame(frame, to + form_.header_bytes);
+  ring.push(chain.head, static_cast<std::uint32_t>(bytes));
+  tally_.add(frame.length());
+  return true;
 }
 
 template <vhost::Ring R>
@@ -150,16 +171,23 @@ void ToGuestQueue::put(R& ring, const Frame& frame) {
   tally_.add(frame.length());
 }
 
-/// Pops a chain for each frame that is about to come, so that the cache misses on their descriptors
-/// and buffers overlap. What is not used is given back at the end of the burst.
+/// Pops a chain for each frame that is about to come, as long as they are single buffers, so that
+/// the cache misses on them overlap. What is not used is given back at the end of the burst.
 template <vhost::Ring R>
 void ToGuestQueue::pop_ahead(R& ring, std::span<Frame* const> frames) {
+  std::array<vhost::Single, Burst::most> singles;
   ring.look_ahead(static_cast<std::uint16_t>(frames.size()));
-  for (const Frame* const frame : frames) {
-    if (pop(ring) != Pop::ready) return;
-    const auto pieces = popped_.back().pieces;
-    const std::size_t bytes = form_.header_bytes + frame->length();
-    if (!pieces.empty()) fetch_to_write(pieces.front(), std::min(bytes, most_fetched));
+  const std::size_t most = std::min(frames.size(), singles.size());
+  const std::size_t count = ring.pop_singles(std::span(singles).first(most));
+  for (std::size_t i = 0; i < count; ++i) {
+    const vhost::Single& single = singles[i];
+    iovec& piece = room_[pieces_];
+    piece = {single.begin, single.bytes};
+    popped_.push_back({single.head, single.writable ? single.bytes : 0,
+                       std::span(&piece, single.writable ? 1 : 0)});
+    pieces_ += popped_.back().pieces.size();
+    const std::size_t bytes = form_.header_bytes + frames[i]->length();
+    fetch_to_write(piece, std::min(bytes, most_fetched));
   }
 }
 

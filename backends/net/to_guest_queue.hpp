@@ -59,8 +59,15 @@ class ToGuestQueue {
     std::uint16_t head;
     std::size_t bytes;
     std::span<iovec> pieces;
+
+    /// In one piece.
+    [[nodiscard]] bool holds(std::size_t wanted) const {
+      return pieces.size() == 1 && bytes >= wanted;
+    }
   };
 
+  template <vhost::Ring R>
+  bool put_plain(R& ring, const Frame& frame);
   template <vhost::Ring R>
   void deliver_one(R& ring, Frame& frame);
   template <vhost::Ring R>

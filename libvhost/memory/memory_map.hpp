@@ -34,6 +34,13 @@ class MemoryMap {
   struct Hint {
     std::uint64_t start = 0;
     std::span<std::byte> bytes;
+
+    /// Where the `length` bytes at `address` are; null if they do not all lie here.
+    [[nodiscard]] std::byte* find(GuestAddress address, std::uint64_t length) const {
+      const std::uint64_t offset = std::to_underlying(address) - start;  // wraps below it
+      if (offset >= bytes.size() || length > bytes.size() - offset) return nullptr;
+      return bytes.data() + offset;
+    }
   };
 
   MemoryMap() = default;

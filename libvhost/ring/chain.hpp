@@ -70,6 +70,14 @@ class Chain {
   std::size_t bytes_left_ = UINT32_MAX;
 };
 
+/// A chain of one buffer, which lies in one region and is not empty.
+struct Single {
+  std::byte* begin;
+  std::uint32_t bytes;
+  std::uint16_t head;  ///< as Chain::head
+  bool writable;       ///< by the device
+};
+
 /// What came of reading one chain.
 ///   ready    it is in `chain`
 ///   corrupt  the driver broke the rules and the ring must stop: a buffer outside guest memory, a

@@ -13,9 +13,10 @@ namespace vhost {
 /// nothing else; EVENT_IDX, wrap counters, barriers and inflight bookkeeping live behind it.
 ///
 ///   pop         the next chain, into the room that `chain` has
+///   pop_singles pops chains as long as each is a Single, which most of a network device are, and
+///               says how many. The first that is none, and everything wrong, is left to pop()
 ///   unpop       undoes the pop of the chain popped last, if it was not pushed since: the ring is
 ///               as if it had never been popped. For several, newest first
-///   has_available  whether pop() would not say empty: there is a chain, or the ring is broken
 ///   look_ahead  has the descriptors of the next `chains` brought into the cache: they come from
 ///               another CPU, and waiting for them one by one is what a burst costs most
 ///   push        gives a chain back with `written` bytes in it; the driver does not see it yet
@@ -29,24 +30,25 @@ namespace vhost {
 ///   owes        a crashed predecessor's chains wait in pop(); serve them before a stop, because
 ///               base() cannot tell the driver's side of them
 template <class R>
-concept Ring = requires(R ring, const R& same, Chain& chain, std::uint16_t head,
-                        std::uint32_t written, std::shared_ptr<const MemoryMap> memory) {
-  { ring.pop(chain) } -> std::same_as<Pop>;
-  { ring.unpop(head) } -> std::same_as<void>;
-  { same.has_available() } -> std::same_as<bool>;
-  { ring.look_ahead(head) } -> std::same_as<void>;
-  { ring.push(head, written) } -> std::same_as<void>;
-  { ring.publish() } -> std::same_as<Notify>;
-  { ring.arm_kick() } -> std::same_as<bool>;
-  { ring.disarm_kick() } -> std::same_as<void>;
-  { ring.move_to(memory) } -> std::same_as<bool>;
-  { same.base() } -> std::same_as<std::uint32_t>;
-  { same.in_flight() } -> std::same_as<std::uint32_t>;
-  { same.is_broken() } -> std::same_as<bool>;
-  { same.owes() } -> std::same_as<bool>;
-  { same.size() } -> std::same_as<std::uint16_t>;
-  { same.longest_chain() } -> std::same_as<std::size_t>;
-};
+concept Ring =
+    requires(R ring, const R& same, Chain& chain, std::uint16_t head, std::uint32_t written,
+             std::span<Single> singles, std::shared_ptr<const MemoryMap> memory) {
+      { ring.pop(chain) } -> std::same_as<Pop>;
+      { ring.pop_singles(singles) } -> std::same_as<std::size_t>;
+      { ring.unpop(head) } -> std::same_as<void>;
+      { ring.look_ahead(head) } -> std::same_as<void>;
+      { ring.push(head, written) } -> std::same_as<void>;
+      { ring.publish() } -> std::same_as<Notify>;
+      { ring.arm_kick() } -> std::same_as<bool>;
+      { ring.disarm_kick() } -> std::same_as<void>;
+      { ring.move_to(memory) } -> std::same_as<bool>;
+      { same.base() } -> std::same_as<std::uint32_t>;
+      { same.in_flight() } -> std::same_as<std::uint32_t>;
+      { same.is_broken() } -> std::same_as<bool>;
+      { same.owes() } -> std::same_as<bool>;
+      { same.size() } -> std::same_as<std::uint16_t>;
+      { same.longest_chain() } -> std::same_as<std::size_t>;
+    };
 static_assert(Ring<SplitRing>);
 
 /// A ring at the hand-over between session and device. A worker visits it once a burst, so its

@@ -154,10 +154,17 @@ bool SplitRing::see_available() {
   return static_cast<std::uint16_t>(seen_avail_ - next_avail_) <= layout_.size;
 }
 
+/// Whether there are chains of the driver's, by a new look at the index. What is wrong with it is
+/// left to pop().
+bool SplitRing::see_more() {
+  if (broken_ || !owed_.empty()) return false;
+  if (!see_available()) seen_avail_ = next_avail_;
+  return seen_avail_ != next_avail_;
+}
+
 /// What is read here only says what to fetch: pop() reads it again, and checks it.
 void SplitRing::look_ahead(std::uint16_t chains) {
-  if (broken_ || !owed_.empty()) return;
-  if (next_avail_ == seen_avail_ && !see_available()) seen_avail_ = next_avail_;
+  if (next_avail_ == seen_avail_ && !see_more()) return;
   const auto ahead = std::min(chains, static_cast<std::uint16_t>(seen_avail_ - next_avail_));
   for (std::uint16_t i = 0; i < ahead; ++i) {
     const std::size_t slot = static_cast<std::uint16_t>(next_avail_ + i) & (layout_.size - 1u);
@@ -205,41 +212,19 @@ Pop SplitRing::pop_owed(Chain& chain) {
 
 /// The chain of a head that lies in the table.
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
-  if (!read_single(head, chain)) {
-    if (const Pop pop = read_all(head, chain); pop != Pop::ready) return pop;
+  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
+  const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
+  switch (read_chain(source, *memory_, hint_, limit, chain)) {
+    case ReadChain::ready: break;
+    case ReadChain::corrupt: return broken();
+    case ReadChain::no_room:
+      // Buffers that cross more boundaries than there are lie on top of each other.
+      return chain.room() < longest_chain() ? Pop::no_room : broken();
   }
   chain.head = head;
   head_in_flight_[head] = Origin::available;
   ++in_flight_;
   return Pop::ready;
-}
-
-Pop SplitRing::read_all(std::uint16_t head, Chain& chain) {
-  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
-  const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
-  switch (read_chain(source, *memory_, hint_, limit, chain)) {
-    case ReadChain::ready: return Pop::ready;
-    case ReadChain::corrupt: return broken();
-    case ReadChain::no_room: break;
-  }
-  // Buffers that cross more boundaries than there are lie on top of each other.
-  return chain.room() < longest_chain() ? Pop::no_room : broken();
-}
-
-/// Most chains of a network device are one buffer in one region. False: this one is not, or is
-/// wrong; nothing that was seen of it counts.
-bool SplitRing::read_single(std::uint16_t head, Chain& chain) {
-  const auto desc = read_once<SplitDesc>(descriptors_.data() + head * sizeof(SplitDesc));
-  if ((desc.flags & (desc_next | desc_indirect)) != 0) return false;
-  const auto piece = memory_->prefix(GuestAddress{desc.addr}, desc.length, hint_);
-  if (piece.size() != desc.length || piece.empty()) return false;
-  chain.clear();
-  return chain.append(piece, (desc.flags & desc_write) != 0) == Chain::Append::ok;
-}
-
-bool SplitRing::has_available() const {
-  return broken_ || !owed_.empty() || seen_avail_ != next_avail_ ||
-         available_index() != next_avail_;
 }
 
 void SplitRing::unpop(std::uint16_t head) {
@@ -254,16 +239,6 @@ void SplitRing::unpop(std::uint16_t head) {
   }
   head_in_flight_[head] = Origin::not_in_flight;
   --in_flight_;
-}
-
-void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes) {
-  const UsedElem elem{head, written_bytes};
-  const std::size_t slot = next_used_ & (layout_.size - 1u);
-  std::memcpy(used_ + SplitLayout::entries_at + slot * sizeof elem, &elem, sizeof elem);
-  ++next_used_;
-  head_in_flight_[head] = Origin::not_in_flight;
-  --in_flight_;
-  inflight_.give_back(head);
 }
 
 Notify SplitRing::publish() {

@@ -6,6 +6,7 @@
 
 #include "libvhost/memory/inflight.hpp"
 #include "libvhost/memory/memory_map.hpp"
+#include "libvhost/ring/barrier.hpp"
 #include "libvhost/ring/chain.hpp"
 #include "libvhost/wire/virtqueue.hpp"
 
@@ -68,8 +69,7 @@ class SplitRing {
                                                 InflightSection inflight = {});
 
   [[nodiscard]] Pop pop(Chain& chain);
-  /// Looks at the available index only where no chain is known to be there.
-  [[nodiscard]] bool has_available() const;
+  [[nodiscard]] std::size_t pop_singles(std::span<Single> to);
   /// `head` as pop() gave it: the driver may have written another in its place since.
   void unpop(std::uint16_t head);
   void look_ahead(std::uint16_t chains);
@@ -98,10 +98,9 @@ class SplitRing {
   SplitRing(const RingSetup& setup, InflightSection inflight);
   [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] bool see_available();
+  [[nodiscard]] bool see_more();
   [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop pop_owed(Chain& chain);
-  [[nodiscard]] bool read_single(std::uint16_t head, Chain& chain);
-  [[nodiscard]] Pop read_all(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop broken();
   void leave_memory();
 
@@ -127,5 +126,51 @@ class SplitRing {
   std::vector<std::uint16_t> owed_;     // by a predecessor, newest first: served from the back
   InflightSection inflight_;
 };
+
+// Inline is what a burst of short frames does for each of its chains: a call would cost as much.
+
+inline std::size_t SplitRing::pop_singles(std::span<Single> to) {
+  if (next_avail_ == seen_avail_ && !see_more()) return 0;
+  // Copies: after each look at shared memory the compiler would read members anew.
+  const std::byte* const entries = available_ + SplitLayout::entries_at;
+  const std::byte* const table = descriptors_.data();
+  Origin* const origins = head_in_flight_.data();
+  MemoryMap::Hint hint = hint_;
+  const std::uint16_t size = layout_.size;
+  const std::uint16_t first = next_avail_;
+  const std::size_t most =
+      std::min<std::size_t>(to.size(), static_cast<std::uint16_t>(seen_avail_ - first));
+  std::size_t count = 0;
+  for (; count < most; ++count) {
+    const std::size_t slot = (first + count) & (size - 1u);
+    const std::uint16_t head = load_relaxed(entries + slot * sizeof head);
+    if (head >= size || origins[head] != Origin::not_in_flight) break;
+    const auto desc = read_once<SplitDesc>(table + head * sizeof(SplitDesc));
+    if ((desc.flags & (desc_next | desc_indirect)) != 0 || desc.length == 0) break;
+    std::byte* begin = hint.find(GuestAddress{desc.addr}, desc.length);
+    if (begin == nullptr) {
+      const auto bytes = memory_->prefix(GuestAddress{desc.addr}, desc.length, hint_);
+      if (bytes.size() != desc.length) break;
+      begin = bytes.data();
+      hint = hint_;
+    }
+    to[count] = {begin, desc.length, head, (desc.flags & desc_write) != 0};
+    origins[head] = Origin::available;
+    inflight_.take(head);
+  }
+  next_avail_ = static_cast<std::uint16_t>(first + count);
+  in_flight_ += static_cast<std::uint32_t>(count);
+  return count;
+}
+
+inline void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes) {
+  const UsedElem elem{head, written_bytes};
+  const std::size_t slot = next_used_ & (layout_.size - 1u);
+  std::memcpy(used_ + SplitLayout::entries_at + slot * sizeof elem, &elem, sizeof elem);
+  ++next_used_;
+  head_in_flight_[head] = Origin::not_in_flight;
+  --in_flight_;
+  inflight_.give_back(head);
+}
 
 }  // namespace vhost

@@ -11,27 +11,27 @@ namespace {
 constexpr Accepts everything{true, true, true, true, true};
 constexpr Accepts nothing{};
 
-Frame frame_with(const VnetHeader& offload) {
-  Frame frame;
-  frame.start(100, 100);
-  frame.offload = offload;
-  return frame;
-}
+struct Asking : Frame {
+  explicit Asking(const VnetHeader& request) {
+    start(100, 100);
+    offload = request;
+  }
+};
 
 TEST(Missing, IsNothingOfAPlainFrame) {
-  const Frame frame = frame_with({});
+  const Asking frame(VnetHeader{});
   EXPECT_EQ(missing(frame, nothing), Missing::nothing);
   EXPECT_EQ(missing(frame, everything), Missing::nothing);
 }
 
 TEST(Missing, IsNothingWhereTheChecksumIsGood) {
-  const Frame frame = frame_with({data_valid, 0, 0, 0, 0, 0});
+  const Asking frame({data_valid, 0, 0, 0, 0, 0});
   EXPECT_EQ(missing(frame, nothing), Missing::nothing);
   EXPECT_EQ(missing(frame, everything), Missing::nothing);
 }
 
 TEST(Missing, IsTheChecksumWhereItIsNotTaken) {
-  const Frame frame = frame_with({needs_csum, 0, 0, 0, 34, 16});
+  const Asking frame({needs_csum, 0, 0, 0, 34, 16});
   EXPECT_EQ(missing(frame, nothing), Missing::checksum);
   EXPECT_EQ(missing(frame, {.tso4 = true}), Missing::checksum);
   EXPECT_EQ(missing(frame, {.checksum = true}), Missing::nothing);
@@ -40,7 +40,7 @@ TEST(Missing, IsTheChecksumWhereItIsNotTaken) {
 TEST(Missing, IsSegmentationWhereItsKindIsNotTaken) {
   const auto of = [](std::uint8_t type, Accepts accepts) {
     accepts.checksum = true;
-    return missing(frame_with({needs_csum, type, 0, 1000, 34, 16}), accepts);
+    return missing(Asking({needs_csum, type, 0, 1000, 34, 16}), accepts);
   };
   EXPECT_EQ(of(gso::tcp4, {.tso4 = true}), Missing::nothing);
   EXPECT_EQ(of(gso::tcp6, {.tso6 = true}), Missing::nothing);
@@ -53,13 +53,13 @@ TEST(Missing, IsSegmentationWhereItsKindIsNotTaken) {
 }
 
 TEST(Missing, IsSegmentationWhereTheReceiverTakesNoChecksum) {
-  const Frame frame = frame_with({needs_csum, gso::tcp4, 0, 1000, 34, 16});
+  const Asking frame({needs_csum, gso::tcp4, 0, 1000, 34, 16});
   EXPECT_EQ(missing(frame, {.tso4 = true}), Missing::segmentation);
 }
 
 TEST(SegmentsOf, IsOneOfAFrameThatIsNotToBeCut) {
-  EXPECT_EQ(segments_of(frame_with({})), 1U);
-  EXPECT_EQ(segments_of(frame_with({needs_csum, gso::none, 0, 0, 34, 16})), 1U);
+  EXPECT_EQ(segments_of(Asking(VnetHeader{})), 1U);
+  EXPECT_EQ(segments_of(Asking({needs_csum, gso::none, 0, 0, 34, 16})), 1U);
 }
 
 std::vector<Shape> shapes() {
@@ -141,7 +141,7 @@ VnetHeader header_of(const Shape& shape, std::uint8_t type, const Accepts& accep
 }
 
 TEST(HeaderFor, IsEmptyForPlainFrames) {
-  const Frame frame = frame_with({});
+  const Asking frame(VnetHeader{});
   for (const Accepts& accepts : {nothing, everything}) {
     EXPECT_EQ(std::ranges::count(vhost::bytes_of(header_for(frame, accepts)), std::byte{0}), 10);
   }
@@ -172,7 +172,7 @@ TEST(HeaderFor, SaysWhereTheHeadersEnd) {
 }
 
 TEST(HeaderFor, SaysThatAChecksumIsGoodToThoseWhoTakeIt) {
-  const Frame frame = frame_with({data_valid, 0, 0, 0, 0, 0});
+  const Asking frame({data_valid, 0, 0, 0, 0, 0});
   EXPECT_EQ(header_for(frame, {.checksum = true}).flags, data_valid);
   EXPECT_EQ(header_for(frame, nothing).flags, 0);
 }

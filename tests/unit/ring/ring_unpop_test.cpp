@@ -118,25 +118,6 @@ TYPED_TEST(RingUnpopTest, IsHarmlessOnARingWithoutItsRegion) {
   EXPECT_EQ(ring.pop(this->chain_), Pop::broken);
 }
 
-TYPED_TEST(RingUnpopTest, HasAvailableWhatPopWouldGive) {
-  auto ring = this->make();
-  EXPECT_FALSE(ring.has_available());
-  const U16s heads = this->add(2);
-  EXPECT_TRUE(ring.has_available()) << "seen without a pop";
-  this->pop(ring, 1);
-  EXPECT_TRUE(ring.has_available()) << "one that was seen with the first";
-  this->pop(ring, 1);
-  EXPECT_FALSE(ring.has_available());
-  ring.unpop(heads[1]);
-  EXPECT_TRUE(ring.has_available());
-}
-
-TYPED_TEST(RingUnpopTest, HasAvailableIsTrueOnABrokenRing) {
-  auto ring = this->make();
-  EXPECT_FALSE(ring.move_to(this->memory_.map({1, 2})));
-  EXPECT_TRUE(ring.has_available()) << "pop() has something to say";
-}
-
 // ---------------------------------------------------------------- a driver that breaks the rules
 
 TEST_F(SplitRingTest, UnpopsTheHeadThatWasPoppedWhateverTheDriverWroteSince) {
@@ -156,19 +137,8 @@ TEST_F(SplitRingTest, BreaksOnMoreThanTheRingHoldsAfterAnUnpop) {
   SplitRing ring = make();
   ASSERT_EQ(ring.pop(chain_), Pop::ready);
   driver_.avail_idx(9);
-  EXPECT_TRUE(ring.has_available());
   ring.unpop(head);
   EXPECT_EQ(ring.pop(chain_), Pop::broken);
-}
-
-TEST_F(SplitRingTest, HasAvailableWhatWasSeenThoughTheDriverTakesTheIndexBack) {
-  driver_.add({{data_at, 1}});
-  driver_.add({{data_at, 1}});
-  SplitRing ring = make();
-  ASSERT_EQ(ring.pop(chain_), Pop::ready);
-  driver_.avail_idx(1);
-  EXPECT_TRUE(ring.has_available());
-  EXPECT_EQ(ring.pop(chain_), Pop::ready);
 }
 
 // ---------------------------------------------------------------- with an inflight section
@@ -186,16 +156,6 @@ TEST_F(InflightTest, OwesNothingThatWasUnpopped) {
   EXPECT_EQ(pop(second, 1), Heads{heads[0]});
   EXPECT_FALSE(second.owes());
   EXPECT_EQ(drain(second), (Heads{heads[1], heads[2]})) << "each once";
-}
-
-TEST_F(InflightTest, HasAvailableWhatItOwes) {
-  const Heads heads = add(1);
-  SplitRing first = start();
-  pop(first, 1);
-  SplitRing second = start();
-  EXPECT_TRUE(second.has_available());
-  pop(second, 1);
-  EXPECT_FALSE(second.has_available());
 }
 
 TEST_F(InflightTest, OwesInTheDriversOrderWhatWasUnpoppedAndPoppedAgain) {
@@ -218,7 +178,6 @@ TEST_F(InflightTest, OwesAgainWhatWasOwedAndUnpopped) {
   EXPECT_EQ(second.base(), 3u);
   EXPECT_EQ(second.in_flight(), 1u);
   EXPECT_TRUE(second.owes());
-  EXPECT_TRUE(second.has_available());
   EXPECT_EQ(entry(heads[1]).inflight, 1);
   EXPECT_EQ(entry(heads[3]).inflight, 0);
   EXPECT_EQ(pop(second, 2), (Heads{heads[1], heads[2]}));
