@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -22,7 +21,7 @@ void add_one(int fd) {
 
 /// Has the kernel add to eventfds: it does so at the end of an operation of its asynchronous I/O,
 /// and waits for nobody there, whatever flags the eventfd has. The operation is to read no bytes
-/// from an eventfd of ours, so it ends at once.
+/// from the eventfd, which is refused at once.
 ///
 /// There is one for the process, which never ends. Any thread may call.
 class KernelsCalls {
@@ -35,7 +34,7 @@ class KernelsCalls {
   [[nodiscard]] bool call(int fd) const {
     iocb operation{};
     operation.aio_lio_opcode = IOCB_CMD_PREAD;
-    operation.aio_fildes = static_cast<std::uint32_t>(ours_);
+    operation.aio_fildes = static_cast<std::uint32_t>(fd);
     operation.aio_flags = IOCB_FLAG_RESFD;
     operation.aio_resfd = static_cast<std::uint32_t>(fd);
     std::array operations{&operation};
@@ -51,7 +50,6 @@ class KernelsCalls {
 
   static constexpr unsigned most_at_once = 64;  // more than threads that are in call()
 
-  const int ours_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   aio_context_t context_ = 0;  // no context has this number
 };
 
@@ -59,11 +57,11 @@ class KernelsCalls {
 
 void Conduct::call_hung() {
   if (hung_calls_.fetch_add(1, std::memory_order_relaxed) != 0) return;
-  log_(LogLevel::warning,
-       "a call to the guest hung, because the front-end had made its eventfd blocking and full; "
-       "from "
-       "now on this guest is called in a slower way that cannot hang. Have the front-end leave "
-       "eventfds as they are, and restart the daemon");
+  log_(
+      LogLevel::warning,
+      "a call to the guest hung: the front-end had made its eventfd blocking and full. From now on "
+      "this guest is called in a slower way, which cannot hang. Have the front-end leave eventfds "
+      "as they are, and restart the daemon");
 }
 
 Result<std::shared_ptr<const EventFd>> EventFd::adopt(UniqueFd fd,
