@@ -9,6 +9,8 @@
  */
 #include <unistd.h>
 
+#include <random>
+
 #include <nlohmann/json.hpp>
 
 #include "backends/net/network.hpp"
@@ -39,9 +41,11 @@ class Daemon {
   [[nodiscard]] Result<void> start_timers();
   [[nodiscard]] Result<void> attend_to_captures();
   void read_ports_again();
+  void look_after_network();
   [[nodiscard]] InService in_service() const;
 
-  static constexpr std::chrono::milliseconds care_period{1000};
+  static constexpr std::chrono::milliseconds shortest_care_period{250};
+  static constexpr std::chrono::milliseconds longest_care_period{1000};
   static constexpr std::chrono::milliseconds capture_period{100};
 
   const Settings& settings_;
@@ -49,6 +53,7 @@ class Daemon {
   std::unique_ptr<Network> network_;
   std::optional<Ports> ports_;
   vhost::UniqueFd care_timer_;
+  std::minstd_rand dice_{std::random_device{}()};
   vhost::UniqueFd capture_timer_;
 };
 
@@ -86,7 +91,7 @@ Result<void> Daemon::take_on_duties() {
 }
 
 Result<void> Daemon::start_timers() {
-  auto care = control_->loop().every(care_period, [this] { network_->look_after(); });
+  auto care = control_->loop().every(longest_care_period, [this] { look_after_network(); });
   if (!care) return std::unexpected(care.error());
   care_timer_ = std::move(*care);
   return attend_to_captures();
@@ -120,6 +125,14 @@ void Daemon::read_ports_again() {
   if (const auto attended = attend_to_captures(); !attended) {
     common::log::error("{}", attended.error().what);
   }
+}
+
+/// A front-end that knew when the next look comes could have a worker hang until shortly before it,
+/// time after time.
+void Daemon::look_after_network() {
+  network_->look_after();
+  std::uniform_int_distribution period(shortest_care_period.count(), longest_care_period.count());
+  vhost::EventLoop::change(care_timer_, std::chrono::milliseconds(period(dice_)));
 }
 
 InService Daemon::in_service() const {

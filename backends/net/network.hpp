@@ -49,7 +49,8 @@ class Network {
   /// None of its rings may run any more. Its device and its statistics go.
   void remove(PortId port);
 
-  /// Forgets old stations and looks at the uplinks' links. About once a second.
+  /// Frees workers that hang in a call, forgets old stations and looks at the uplinks' links. About
+  /// once a second, at moments that no front-end can foresee.
   void look_after();
   /// Several times a second, if there is a capture.
   void write_captures();

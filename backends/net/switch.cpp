@@ -3,6 +3,7 @@
 #include <cassert>
 
 #include "backends/net/headers.hpp"
+#include "backends/net/offload.hpp"
 #include "common/spin.hpp"
 
 namespace net {
@@ -228,7 +229,9 @@ void Switch::flood(Journey& journey, Frame& frame, const VlanTag& tag) {
   if (members == 0) return journey.traffic.drop(Drop::nowhere);
   if (members > 1 && journey.port.storm.limited()) {
     if (journey.now_ns == 0) journey.now_ns = common::now_ns();
-    if (!journey.port.storm.take(journey.now_ns)) return journey.traffic.drop(Drop::storm);
+    if (!journey.port.storm.take(journey.now_ns, segments_of(frame))) {
+      return journey.traffic.drop(Drop::storm);
+    }
   }
   for (const std::uint16_t port : lane.members) {
     if (member(port)) gather(lane, port, frame);

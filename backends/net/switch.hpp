@@ -65,8 +65,8 @@ struct SwitchOptions {
   std::size_t places = 0;
   std::uint32_t ageing_s = 300;            ///< until a station that is not heard is forgotten
   std::uint32_t stations_per_port = 1024;  ///< learned addresses
-  /// Flooded frames per second that a port may cause. 0: no limit. A frame counts once, and only if
-  /// it goes to more than one port.
+  /// Flooded frames per second that a port may cause. 0: no limit. A frame counts once, or as many
+  /// times as segments that it asks to become, and only if it goes to more than one port.
   std::uint32_t storm_limit = 0;
 };
 
