@@ -11,9 +11,11 @@ class FromGuestTest : public testing::Test {
  protected:
   FromGuestTest() { make(header_bytes); }
 
-  void make(std::size_t header_size) {
+  void make(std::size_t header_size, bool discard = false) {
+    vhost::StartedRing ring = guest_.start(map_);
+    ring.discard = discard;
     queue_.emplace(FromGuest::Setup{PortId{3}, 0, "guest", header_size, everything},
-                   guest_.start(map_), *desks_[0], stats_);
+                   std::move(ring), *desks_[0], stats_);
     burst_.room.resize(queue_->room_needed());
   }
   /// One turn: the frames that came.
@@ -105,6 +107,46 @@ TEST_F(FromGuestTest, TakesNoMoreThanABurstAtOnce) {
   for (std::size_t i = 0; i < Burst::most + 3; ++i) (void)guest_.send(counting_bytes(60));
   EXPECT_EQ(turn().size(), Burst::most);
   EXPECT_EQ(turn().size(), 3u);
+}
+
+TEST_F(FromGuestTest, KeepsTheOrderOfFramesInOnePieceAndInSeveral) {
+  std::vector<Bytes> sent;
+  for (std::size_t i = 0; i < 12; ++i) {
+    sent.push_back(counting_bytes(60 + i));
+    const bool split = i % 3 == 1 || i > 9;
+    (void)guest_.send(sent.back(), {}, header_bytes,
+                      split ? std::vector<std::uint32_t>{20} : std::vector<std::uint32_t>{});
+  }
+  EXPECT_EQ(turn(), sent);
+  EXPECT_EQ(guest_.take_all(), sent.size());
+}
+
+TEST_F(FromGuestTest, TakesPlainFramesUpToTheirLongest) {
+  const auto longest = counting_bytes(longest_plain_frame);
+  (void)guest_.send(longest);
+  (void)guest_.send(counting_bytes(longest_plain_frame + 1));
+  (void)guest_.send(counting_bytes(ethernet_bytes));
+  (void)guest_.send(counting_bytes(ethernet_bytes - 1));
+  EXPECT_EQ(turn(), (std::vector<Bytes>{longest, counting_bytes(ethernet_bytes)}));
+  EXPECT_EQ(dropped(Drop::too_long), 1u);
+  EXPECT_EQ(dropped(Drop::too_short), 1u);
+}
+
+TEST_F(FromGuestTest, DropsABufferThatItMayNotRead) {
+  (void)guest_.driver().add({{guest_.allocate(100), 100, true}});
+  EXPECT_TRUE(turn().empty());
+  EXPECT_EQ(dropped(Drop::too_short), 1u);
+  EXPECT_EQ(guest_.take_all(), 1u);
+}
+
+TEST_F(FromGuestTest, GivesBackUnreadWhatComesOnADisabledQueue) {
+  make(header_bytes, true);
+  (void)guest_.send(counting_bytes(60));
+  (void)guest_.send(counting_bytes(60), {}, header_bytes, {20});
+  EXPECT_TRUE(turn().empty());
+  EXPECT_EQ(dropped(Drop::disabled), 2u);
+  EXPECT_EQ(stats_.traffic.frames.value(), 0u);
+  EXPECT_EQ(guest_.take_all(), 2u);
 }
 
 TEST_F(FromGuestTest, DropsARequestThatPointsOutsideTheFrame) {
