@@ -1,14 +1,10 @@
 #include "common/config_file.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <utility>
 
-#include "libvhost/wire/unique_fd.hpp"
+#include "common/text_file.hpp"
 
 namespace common {
 
@@ -16,15 +12,6 @@ using vhost::Fault;
 using vhost::Result;
 
 namespace {
-
-constexpr std::string_view blank = " \t\r";
-constexpr std::size_t largest_file_bytes = 1U << 20U;
-
-std::string_view trimmed(std::string_view text) {
-  const std::size_t first = text.find_first_not_of(blank);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(blank) - first + 1);
-}
 
 bool is_name(std::string_view text) {
   return !text.empty() && text.find_first_not_of(
@@ -95,9 +82,7 @@ Result<std::vector<Setting>> parse_config(std::string_view text, std::string_vie
                                           const std::vector<std::string>& repeated) {
   std::vector<Setting> settings;
   for (unsigned number = 1; !text.empty(); ++number) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = trimmed(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
+    const std::string_view line = take_line(text);
     if (line.empty() || line.front() == '#' || line.front() == ';') continue;
 
     const std::string where = std::string(path) + ", line " + std::to_string(number) + ": ";
@@ -117,22 +102,9 @@ Result<std::vector<Setting>> parse_config(std::string_view text, std::string_vie
 
 Result<std::vector<Setting>> read_config(const std::string& path,
                                          const std::vector<std::string>& repeated) {
-  const auto refuse = [&](int error) {
-    return vhost::fail_errno(Fault::operator_, "--config: the file '" + path + "' cannot be read",
-                             error);
-  };
-  const vhost::UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (!file) return refuse(errno);
-  std::string text;
-  std::array<char, 4096> piece{};
-  while (true) {
-    const ssize_t got = ::read(file.get(), piece.data(), piece.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return refuse(errno);
-    if (got == 0) return parse_config(text, path, repeated);
-    text.append(piece.data(), static_cast<std::size_t>(got));
-    if (text.size() > largest_file_bytes) return refuse(EFBIG);
-  }
+  const auto text = read_text_file(path);
+  if (!text) return vhost::fail(Fault::operator_, "--config: " + text.error().what);
+  return parse_config(*text, path, repeated);
 }
 
 }  // namespace common

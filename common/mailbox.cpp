@@ -1,6 +1,8 @@
 #include "common/mailbox.hpp"
 
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -18,6 +20,16 @@ void add_one(const vhost::UniqueFd& fd) {
   (void)!::write(fd.get(), &one, sizeof one);
 }
 
+/// Ends a system call that waits, and does nothing else. Nobody else uses it; by default it is
+/// ignored.
+constexpr int interruption = SIGURG;
+
+bool prepare_interruption() {
+  struct sigaction action{};
+  action.sa_handler = [](int) {};  // and no SA_RESTART
+  return ::sigaction(interruption, &action, nullptr) == 0;
+}
+
 void take_all(const vhost::UniqueFd& fd) {
   std::uint64_t count = 0;
   (void)!::read(fd.get(), &count, sizeof count);
@@ -31,6 +43,9 @@ vhost::Result<std::shared_ptr<Mailbox>> Mailbox::create() {
   box->done_ = vhost::UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!box->wake_ || !box->done_) {
     return vhost::fail_errno(vhost::Fault::host, "cannot create an eventfd");
+  }
+  if (!prepare_interruption()) {
+    return vhost::fail_errno(vhost::Fault::host, "cannot set a signal's handler");
   }
   return box;
 }
@@ -58,7 +73,9 @@ void Mailbox::open() {
 
 void Mailbox::call(const vhost::EventFd* descriptor) {
   if (descriptor == nullptr) return;
-  calling_.store(descriptor, std::memory_order_relaxed);
+  if (!descriptor->may_hang()) return descriptor->signal_with_care();
+  worker_.store(::pthread_self(), std::memory_order_relaxed);
+  calling_.store(descriptor, std::memory_order_release);
   descriptor->signal();
   calling_.store(nullptr, std::memory_order_relaxed);
 }
@@ -67,15 +84,14 @@ void Mailbox::let_go(std::shared_ptr<const vhost::EventFd> descriptor) {
   let_go_.push_back(std::move(descriptor));
 }
 
-/// In a call on the same descriptor for two looks: it hangs there, or is there often. A call that
-/// draining took is made up for. The descriptor lives: only the control thread ends one.
+/// A signal ends the wait, and not the call being read by us: who has filled the counter may have
+/// more writers waiting than we can outrun. A counter that is full is as good as signalled. The
+/// descriptor lives, and so does the worker: only the control thread ends them.
 void Mailbox::look_at_call() {
-  const auto* const calling = calling_.load(std::memory_order_relaxed);
-  if (calling != nullptr && calling == seen_calling_) {
-    calling->drain();
-    calling->signal_with_care();
-  }
-  seen_calling_ = calling;
+  const auto* const calling = calling_.load(std::memory_order_acquire);
+  if (calling == nullptr || !calling->full()) return;
+  calling->distrust();  // first: the one that is freed shall not hang again
+  (void)::pthread_kill(worker_.load(std::memory_order_relaxed), interruption);
 }
 
 bool Mailbox::wait_until_done(const Patience& patience) {

@@ -15,8 +15,9 @@
  *
  * The wait has two ends beside the good one. If the process is to end, only a moment more is
  * waited: a worker that waits for storage must not hold it up. And a worker that hangs in a call to
- * a hostile guest, whose eventfd blocks and is full, is freed by draining that eventfd; where
- * workers serve several guests, also while nobody waits.
+ * a hostile guest, whose eventfd blocks and is full, is freed by a signal (SIGURG, which means
+ * nothing else here); where workers serve several guests, also while nobody waits. That happens
+ * once: afterwards this guest is called in a way that cannot hang (event_fd.hpp).
  */
 namespace common {
 
@@ -34,8 +35,8 @@ class Mailbox {
   /// Control thread. False: the process is to end and the worker did not come round in time; it
   /// still may do the task, and gets no other.
   [[nodiscard]] bool post(std::function<void()> task, const Patience& patience);
-  /// Control thread, now and then: frees a worker that has been in a call on the same descriptor
-  /// since the last time. (post() does that while it waits.)
+  /// Control thread, now and then: frees a worker that hangs in a call. (post() does that while it
+  /// waits.)
   void look_at_call();
 
   // The worker's thread.
@@ -56,8 +57,8 @@ class Mailbox {
   std::function<void()> task_;
   std::atomic<bool> full_ = false;
   std::atomic<const vhost::EventFd*> calling_ = nullptr;
+  std::atomic<pthread_t> worker_{};                            // in calling_
   std::vector<std::shared_ptr<const vhost::EventFd>> let_go_;  // the worker's until done_
-  const vhost::EventFd* seen_calling_ = nullptr;  // by look_at_call(); only to be compared
   bool abandoned_ = false;
   vhost::UniqueFd wake_;
   vhost::UniqueFd done_;

@@ -36,6 +36,7 @@ json connection_document(const vhost::Server& server, std::span<const FeatureNam
   return {{"connected", server.connected()},
           {"connections", server.connections()},
           {"messages_refused", server.refused()},
+          {"hung_calls", server.hung_calls()},
           {"features", feature_names(session.features, device)},
           {"protocol_features", vhost::protocol_feature_names(session.protocol_features)},
           {"memory_regions", session.memory_regions},

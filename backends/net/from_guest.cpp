@@ -30,14 +30,15 @@ struct FromGuest::Intake {
   Burst& burst;
   std::span<iovec> room;
   Tally tally;
+  std::uint32_t segments = 0;  // that its frames ask to become, but for plain ones
 };
 
 template <vhost::Ring R>
 bool FromGuest::take_from(R& ring, Burst& burst) {
   Intake intake{burst, burst.room, {}};
   ring.look_ahead(Burst::most);
-  do take_singles(ring, intake);
-  while (take_chain(ring, intake));
+  while (take_singles(ring, intake) && take_chain(ring, intake)) {
+  }
   intake.tally.flush(stats_.traffic);
   return chains_ != 0;
 }
@@ -45,7 +46,7 @@ bool FromGuest::take_from(R& ring, Burst& burst) {
 /// Two rounds, so that the cache misses of a burst overlap: all of its bytes were written by
 /// another CPU just now.
 template <vhost::Ring R>
-void FromGuest::take_singles(R& ring, Intake& intake) {
+bool FromGuest::take_singles(R& ring, Intake& intake) {
   std::array<vhost::Single, Burst::most> singles;
   const std::size_t most = std::min(Burst::most - chains_, intake.room.size());
   const auto run = std::span(singles).first(ring.pop_singles(std::span(singles).first(most)));
@@ -61,13 +62,17 @@ void FromGuest::take_singles(R& ring, Intake& intake) {
     if (!discard_ && read_plain(*piece, frame)) {
       intake.tally.add(frame.length());
       ++intake.burst.count;
-    } else {
-      accept({piece, 1}, intake);
+    } else if (!accept({piece, 1}, intake)) {
+      const auto taken = static_cast<std::size_t>(piece - intake.room.data());
+      for (std::size_t i = run.size(); i > taken; --i) ring.unpop(run[i - 1].head);
+      chains_ += taken;
+      return false;
     }
     ++piece;
   }
   chains_ += run.size();
   intake.room = intake.room.subspan(run.size());
+  return true;
 }
 
 /// The next chain, whatever it is. False: there is none, or no place for it in this burst.
@@ -82,8 +87,9 @@ bool FromGuest::take_chain(R& ring, Intake& intake) {
   heads_[chains_++] = chain.head;
   const auto pieces = chain.readable();
   intake.room = intake.room.subspan(pieces.size() + chain.writable().size());
-  accept(pieces, intake);
-  return true;
+  if (accept(pieces, intake)) return true;
+  ring.unpop(heads_[--chains_]);
+  return false;
 }
 
 /// Makes a frame of a piece that holds one that asks for nothing, as most do. False: it does not.
@@ -98,15 +104,21 @@ bool FromGuest::read_plain(iovec& piece, Frame& frame) const {
   return true;
 }
 
-/// A chain's bytes become the next frame, or are dropped.
-void FromGuest::accept(std::span<iovec> pieces, Intake& intake) {
+/// A chain's bytes become the next frame, or are dropped. False: they wait for the next burst.
+bool FromGuest::accept(std::span<iovec> pieces, Intake& intake) {
   Frame& frame = intake.burst.frames[intake.burst.count];
   if (const auto why = discard_ ? std::optional(Drop::disabled) : read(pieces, frame)) {
     stats_.traffic.drop(*why);
-    return;
+    return true;
+  }
+  if (!frame.plain()) {
+    const std::uint32_t segments = intake.segments + segments_of(frame);
+    if (segments > most_segments_of_burst) return false;
+    intake.segments = segments;
   }
   intake.tally.add(frame.length());
   ++intake.burst.count;
+  return true;
 }
 
 std::optional<Drop> FromGuest::read(std::span<iovec> pieces, Frame& frame) const {

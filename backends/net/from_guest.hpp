@@ -15,6 +15,10 @@
  * A chain that is no frame is given back like the others, and counted. So is every chain of a queue
  * that the front-end has disabled (vhost-user, "Ring states").
  *
+ * Frames that ask to be cut into many cost whoever they go to many times what they cost here, so a
+ * burst ends in front of the one that would bring it above most_segments_of_burst. Chains behind
+ * are the ring's again until the next turn.
+ *
  * Thread: the worker that owns it.
  */
 namespace net {
@@ -55,10 +59,10 @@ class FromGuest final : public Source {
   template <vhost::Ring R>
   bool take_from(R& ring, Burst& burst);
   template <vhost::Ring R>
-  void take_singles(R& ring, Intake& intake);
+  [[nodiscard]] bool take_singles(R& ring, Intake& intake);
   template <vhost::Ring R>
-  bool take_chain(R& ring, Intake& intake);
-  void accept(std::span<iovec> pieces, Intake& intake);
+  [[nodiscard]] bool take_chain(R& ring, Intake& intake);
+  [[nodiscard]] bool accept(std::span<iovec> pieces, Intake& intake);
   [[nodiscard]] bool read_plain(iovec& piece, Frame& frame) const;
   [[nodiscard]] std::optional<Drop> read(std::span<iovec> pieces, Frame& frame) const;
   void broke();

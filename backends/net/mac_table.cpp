@@ -169,11 +169,24 @@ void MacTable::age(std::uint64_t now_ns) {
   const std::uint32_t now = seconds(now_ns);
   second_.store(now, std::memory_order_relaxed);
   if (!free_positions()) return;
+  forget_if([&](std::uint64_t heard) { return now - second_of(heard) > limits_.ageing_s; });
+}
+
+void MacTable::forget(PortId port) {
+  (void)free_positions();
+  forget_if([&](std::uint64_t heard) { return port_of(heard) == port; });
+  shares_[std::to_underlying(port)].not_learned.store(0, std::memory_order_relaxed);
+  // Also where there was none: a worker may remember an address that was never learned.
+  changed();
+}
+
+/// Deletes keys, and notes the turns after which their positions may be used again.
+template <class Condition>
+void MacTable::forget_if(Condition condition) {
   for (std::uint32_t position = 0; position < place_count_; ++position) {
     Place& place = places_[position];
     const std::uint64_t heard = place.heard.load(std::memory_order_acquire);
-    if (heard == 0 || now - second_of(heard) <= limits_.ageing_s) continue;
-    forget(place, heard);
+    if (heard != 0 && condition(heard)) forget(place, heard);
   }
   if (deleted_.empty()) return;
   changed();

@@ -23,16 +23,16 @@ struct rte_hash;
  *
  * Adding and deleting keys needs a lock. The control thread waits for it; a worker does not: if it
  * is taken, the next frame of the station will teach it. (rte_hash's own MULTI_WRITER_ADD demands
- * threads that EAL has numbered.) Only an add makes a word of 0 another, only age() makes it 0,
- * both under the lock; everybody else uses compare-and-swap on a word that is not 0.
+ * threads that EAL has numbered.) Only an add makes a word of 0 another, only age() and forget()
+ * make it 0, all under the lock; everybody else uses compare-and-swap on a word that is not 0.
  *
  * A deleted key's position may be used again only when no worker can still look at it. A worker
  * marks its turn: `turn` is odd while it uses the table. age() deletes keys, fences, and notes the
  * turns; a worker whose turn was even then, or is another one by now, cannot have found the deleted
  * keys any more, and when that is true of all of them the positions are freed, by the same or by a
  * later age(). Nobody waits for anybody, a worker that sleeps does not hold positions back, and one
- * that is stopped in the middle of a turn only delays them. Until they are freed no others are
- * deleted in their place: one batch is under way at a time.
+ * that is stopped in the middle of a turn only delays them. Until they are freed age() deletes no
+ * others; what forget() deletes joins them, and the turns are noted anew for all.
  *
  * Bounded: so many stations per port that a guest which invents addresses fills its own share and
  * nobody else's, and room for all shares together. The hash is keyed with a secret, because a guest
@@ -104,6 +104,10 @@ class MacTable {
   /// Tells the time and forgets stations that were not heard for too long. Control thread, about
   /// once a second.
   void age(std::uint64_t now_ns);
+  /// Forgets the stations of a port through which nothing comes in any more. What find() said of
+  /// them counts until the end of the worker's turn, or until version() is looked at. Control
+  /// thread.
+  void forget(PortId port);
 
   /// What is known now, at most so many. Control thread.
   [[nodiscard]] std::vector<Station> stations(std::size_t most) const;
@@ -132,6 +136,8 @@ class MacTable {
   void add(StationKey key, PortId port);
   [[nodiscard]] bool take_share(PortId port);
   void give_back_share(PortId port);
+  template <class Condition>
+  void forget_if(Condition condition);
   void forget(Place& place, std::uint64_t heard);
   [[nodiscard]] bool free_positions();
   void changed() { version_.fetch_add(1, std::memory_order_release); }

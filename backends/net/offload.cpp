@@ -108,6 +108,15 @@ std::optional<Drop> check_all(Frame& frame, const VnetHeader& header, const Acce
   return std::nullopt;
 }
 
+std::uint32_t count_segments(const Frame& frame) {
+  const VnetHeader& offload = frame.offload;
+  assert(offload.gso_type != gso::none);
+  const bool udp = offload.gso_type == gso::udp;  // as in cut_of()
+  const std::uint32_t begin = udp ? offload.csum_start : bytes_of_headers(frame);
+  const std::uint32_t step = udp ? offload.gso_size & ~7U : offload.gso_size;
+  return (frame.length() - begin + step - 1) / step;
+}
+
 Missing missing_of(const VnetHeader& offload, const Accepts& accepts) {
   if ((offload.flags & needs_csum) == 0) return Missing::nothing;
   if (offload.gso_type != gso::none) {

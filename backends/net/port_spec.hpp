@@ -10,9 +10,11 @@
 
 namespace net {
 
-/// One --port: a guest and what it may do.
+/// One port: a guest and what it may do.
 struct PortSpec {
   static constexpr std::uint16_t most_queues = 64;
+
+  std::string origin = "--port";  ///< whom to blame: that option, or file and line
 
   std::string name;
   std::string socket;     ///< empty: `fd` instead
@@ -28,6 +30,8 @@ struct PortSpec {
   bool guard = false;       ///< frames must come from `mac`
   SpecAddresses addresses;  ///< and from these, if there are any
   std::string capture;      ///< a file for all frames of the port; empty: none
+
+  bool operator==(const PortSpec&) const = default;
 };
 
 /// Reads "NAME,socket=PATH[,queues=N][,mac=..][,vlan=N][,trunk=1+5-9][,guard][,ip=A+B][,client]

@@ -2,11 +2,9 @@
 
 #include <unistd.h>
 
-#include <filesystem>
-#include <map>
-
 #include <fmt/core.h>
 
+#include "backends/net/port_list.hpp"
 #include "common/cpu.hpp"
 #include "common/options.hpp"
 
@@ -51,6 +49,10 @@ void declare_ports(Options& options, Settings& settings, Shorthand& shorthand) {
       "A guest: NAME,socket=PATH[,queues=N][,mac=ADDRESS][,vlan=N][,trunk=1+5-9][,guard]"
       "[,ip=A+B][,client][,owner=USER][,group=GROUP][,mode=0660][,capture=PATH][,config]. Any "
       "number of times.");
+  options.text("--ports", settings.ports_file, "PATH",
+               "A file with more of them, each line a SPEC; read again at SIGHUP.");
+  options.number("--most-ports", settings.most_ports, 1, most_ports,
+                 "With --ports: how many ports there may be at a time. Default: 64.");
   options.repeated(
       "--uplink",
       [&settings](std::string_view typed) -> Result<void> {
@@ -105,10 +107,13 @@ Result<void> expand(Settings& settings, const Shorthand& shorthand, bool fd_give
   if (socket_given && fd_given) {
     return refuse("--fd and --socket-path exclude each other; give one");
   }
+  const bool from_file = !settings.ports_file.empty();
   if (socket_given || fd_given) {
-    if (!settings.ports.empty()) {
-      return refuse(fmt::format("{} and --port exclude each other; give all guests by --port",
-                                socket_given ? "--socket-path" : "--fd"));
+    if (from_file || !settings.ports.empty()) {
+      return refuse(fmt::format("{} and {} exclude each other; give all guests by {}",
+                                socket_given ? "--socket-path" : "--fd",
+                                from_file ? "--ports" : "--port",
+                                from_file ? "--ports" : "--port"));
     }
     PortSpec port;
     port.name = "guest";
@@ -116,76 +121,20 @@ Result<void> expand(Settings& settings, const Shorthand& shorthand, bool fd_give
     if (fd_given) port.fd = shorthand.fd;
     settings.ports.push_back(std::move(port));
   }
-  if (settings.ports.empty()) {
+  if (settings.ports.empty() && !from_file) {
     return refuse("--port is missing; give one for each guest, as in --port web,socket=/run/web");
   }
-  if (settings.ports.front().fd == STDERR_FILENO) {
+  if (fd_given && shorthand.fd == STDERR_FILENO) {
     return refuse("--fd: 2 is where errors are written; hand the socket over as another");
   }
   return {};
 }
 
-/// Finds what two ports or uplinks cannot both have.
-class Uses {
- public:
-  /// `what` must be new; empty: nothing is used. `option` and `name` are who uses it now.
-  [[nodiscard]] Result<void> take(std::string_view kind, const std::string& what,
-                                  std::string_view option, const std::string& name) {
-    if (what.empty()) return {};
-    const auto [at, is_new] = owners_[std::string(kind)].try_emplace(what, name);
-    if (is_new) return {};
-    return refuse(fmt::format("{}: {}: the {} {} belongs to {} already; give each its own", option,
-                              name, kind, what, at->second));
-  }
-
- private:
-  std::map<std::string, std::map<std::string, std::string>> owners_;
-};
-
-std::string same_path(const std::string& path) {
-  return path.empty() ? path : std::filesystem::path(path).lexically_normal().string();
-}
-
-Result<void> take_port(Uses& uses, const PortSpec& port) {
-  const std::string mac = port.mac ? mac_text(*port.mac) : "";
-  const std::string fd = port.fd ? std::to_string(*port.fd) : "";
-  for (const auto& [kind, what] : {std::pair{"name", port.name},
-                                   {"socket", same_path(port.socket)},
-                                   {"descriptor", fd},
-                                   {"MAC address", mac},
-                                   {"capture", same_path(port.capture)}}) {
-    if (auto taken = uses.take(kind, what, "--port", port.name); !taken) return taken;
-  }
-  return {};
-}
-
-Result<void> take_uplink(Uses& uses, const UplinkPlan& uplink) {
-  const auto& device = uplink.device;
-  for (const int fd : device.fds) {
-    auto taken = uses.take("descriptor", std::to_string(fd), "--uplink", uplink.name);
-    if (!taken) return taken;
-  }
-  const std::string attached = device.fds.empty() ? device.argument : "";
-  for (const auto& [kind, what] : {std::pair{"name", uplink.name},
-                                   {"device", attached},
-                                   {"capture", same_path(uplink.capture)}}) {
-    if (auto taken = uses.take(kind, what, "--uplink", uplink.name); !taken) return taken;
-  }
-  return {};
-}
-
-/// Names the uplinks that have none, and checks that nothing is used twice.
-Result<void> check_uses(Settings& settings) {
-  Uses uses;
-  for (const PortSpec& port : settings.ports) {
-    if (auto taken = take_port(uses, port); !taken) return taken;
-  }
+void name_uplinks(Settings& settings) {
   for (std::size_t i = 0; i < settings.uplinks.size(); ++i) {
-    UplinkPlan& uplink = settings.uplinks[i];
-    if (uplink.name.empty()) uplink.name = "uplink" + std::to_string(i);
-    if (auto taken = take_uplink(uses, uplink); !taken) return taken;
+    std::string& name = settings.uplinks[i].name;
+    if (name.empty()) name = "uplink" + std::to_string(i);
   }
-  return {};
 }
 
 Result<void> check_machine(const Settings& settings) {
@@ -219,7 +168,10 @@ Result<std::optional<Settings>> read_settings(int argc, const char* const* argv)
   if (auto expanded = expand(settings, shorthand, options.given("--fd")); !expanded) {
     return std::unexpected(expanded.error());
   }
-  if (auto checked = check_uses(settings); !checked) return std::unexpected(checked.error());
+  name_uplinks(settings);
+  if (auto checked = check_uses(settings.ports, settings.uplinks); !checked) {
+    return std::unexpected(checked.error());
+  }
   if (auto checked = check_machine(settings); !checked) return std::unexpected(checked.error());
   return settings;
 }

@@ -13,9 +13,14 @@
 
 namespace net {
 
+/// What --most-ports may be: the room for their addresses is taken at the start.
+inline constexpr std::uint16_t most_ports = 256;
+
 /// What the operator asked for, checked as far as that is possible without touching anything.
 struct Settings {
-  std::vector<PortSpec> ports;      ///< at least one
+  std::vector<PortSpec> ports;      ///< those of the command line; without a file at least one
+  std::string ports_file;           ///< more ports, which come and go; empty: none
+  std::uint16_t most_ports = 64;    ///< of both kinds, if there is a file
   std::vector<UplinkPlan> uplinks;  ///< each with a name
 
   std::uint16_t workers = 1;

@@ -37,8 +37,10 @@ class Source {
   /// Asks to be woken through wake_fd(). True: there is something already, do not sleep.
   [[nodiscard]] virtual bool arm() = 0;
   virtual void disarm() = 0;
-  /// Readable when there is something, after arm(). -1: nothing will say so, look again.
+  /// Readable when there is something, after arm(); or one of these two.
   [[nodiscard]] virtual int wake_fd() const = 0;
+  static constexpr int look_again = -1;     ///< nothing will say so
+  static constexpr int nothing_comes = -2;  ///< there will not be anything any more
   /// wake_fd() was readable.
   virtual void woken() = 0;
 

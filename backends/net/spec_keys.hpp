@@ -82,6 +82,7 @@ struct SpecVlans {
   std::bitset<4095> tagged;
 
   [[nodiscard]] bool any() const { return untagged || tagged.any(); }
+  bool operator==(const SpecVlans&) const = default;
 };
 [[nodiscard]] vhost::Result<std::uint16_t> parse_vlan(std::string_view text);
 /// "1+5-9"
@@ -95,6 +96,7 @@ struct SpecAddresses {
   std::vector<std::array<std::uint8_t, 16>> ipv6;
 
   [[nodiscard]] bool any() const { return !ipv4.empty() || !ipv6.empty(); }
+  bool operator==(const SpecAddresses&) const = default;
 };
 [[nodiscard]] vhost::Result<SpecAddresses> parse_addresses(std::string_view text);
 

@@ -105,7 +105,7 @@ json place_document(const Switch& fabric, PortId port) {
           {"capture_lost", fabric.capture_lost(port)}};
 }
 
-json port_document(const InService::Port& port, const Switch& fabric, PortId id) {
+json port_document(const InService::Port& port, const Switch& fabric) {
   return {{"name", port.spec.name},
           {"socket", port.spec.socket},
           {"mac", port.spec.mac ? mac_text(*port.spec.mac) : ""},
@@ -114,26 +114,25 @@ json port_document(const InService::Port& port, const Switch& fabric, PortId id)
           {"dropped_link_down", port.device.to_guest().dropped_link_down()},
           {"announcements", port.device.announced().frames.value()},
           {"connection", common::connection_document(port.server, device_features)},
-          {"switch", place_document(fabric, id)},
+          {"switch", place_document(fabric, port.device.setup().port)},
           {"queues", queues_document(port.device)}};
 }
 
-json uplink_document(const InService::UplinkNow& now, unsigned workers, const Switch& fabric,
-                     PortId id) {
+json uplink_document(const InService::UplinkNow& now, unsigned workers, const Switch& fabric) {
   Sum from;
   for (Source* const source : now.uplink.sources()) from.add(source->traffic());
   Sum to;
   for (unsigned worker = 0; worker < workers; ++worker) to.add(now.uplink.to_uplink(worker));
   json counters = json::object();
   for (const auto& [name, value] : now.uplink.driver_counters()) counters[name] = value;
-  return {{"name", fabric.name(id)},
+  return {{"name", fabric.name(now.place)},
           {"device", now.uplink.name()},
           {"driver", now.uplink.driver()},
           {"link_up", now.link_up},
           {"mtu", now.uplink.mtu()},
           {"queues", now.uplink.queues()},
           {"longest_pause_us", now.uplink.longest_pause().count()},
-          {"switch", place_document(fabric, id)},
+          {"switch", place_document(fabric, now.place)},
           {"from_uplink", traffic_document(from)},
           {"to_uplink", traffic_document(to)},
           {"driver_counters", std::move(counters)}};
@@ -155,9 +154,7 @@ json worker_document(std::size_t index, const InService::WorkerNow& now) {
 
 json switch_document(const Switch& fabric) {
   std::uint64_t known = 0;
-  for (std::size_t port = 0; port < fabric.port_count(); ++port) {
-    known += fabric.station_count(PortId{static_cast<std::uint16_t>(port)});
-  }
+  for (const std::uint16_t port : fabric.members()) known += fabric.station_count(PortId{port});
   json list = json::array();
   for (const Station& station : fabric.stations(most_stations_listed)) {
     list.push_back({{"mac", mac_text(station.mac)},
@@ -171,15 +168,12 @@ json switch_document(const Switch& fabric) {
 }  // namespace
 
 json stats_document(const InService& now, std::chrono::steady_clock::duration uptime) {
-  std::uint16_t place = 0;
   json ports = json::array();
-  for (const auto& port : now.ports) {
-    ports.push_back(port_document(port, now.fabric, PortId{place++}));
-  }
+  for (const auto& port : now.ports) ports.push_back(port_document(port, now.fabric));
   json uplinks = json::array();
   const auto worker_count = static_cast<unsigned>(now.workers.size());
   for (const auto& uplink : now.uplinks) {
-    uplinks.push_back(uplink_document(uplink, worker_count, now.fabric, PortId{place++}));
+    uplinks.push_back(uplink_document(uplink, worker_count, now.fabric));
   }
   json workers = json::array();
   for (std::size_t i = 0; i < now.workers.size(); ++i) {

@@ -22,6 +22,7 @@ struct InService {
   };
   struct UplinkNow {
     const Uplink& uplink;
+    PortId place;  ///< in the switch
     bool link_up;  ///< when the driver was asked last
   };
   struct WorkerNow {
@@ -30,7 +31,7 @@ struct InService {
   };
 
   std::vector<Port> ports;
-  std::vector<UplinkNow> uplinks;  ///< their numbers in the switch follow those of the ports
+  std::vector<UplinkNow> uplinks;
   std::vector<WorkerNow> workers;
   const Switch& fabric;
 };

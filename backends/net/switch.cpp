@@ -3,6 +3,7 @@
 #include <cassert>
 
 #include "backends/net/headers.hpp"
+#include "backends/net/offload.hpp"
 #include "common/spin.hpp"
 
 namespace net {
@@ -49,33 +50,63 @@ struct Switch::Journey {
 auto Switch::create(std::vector<PortSetup> ports, const SwitchOptions& options)
     -> vhost::Result<std::unique_ptr<Switch>> {
   assert(!options.patch || ports.size() == 2);
+  const std::size_t places = std::max(options.places, ports.size());
   std::unique_ptr<MacTable> table;
   if (!options.patch) {
-    auto made = MacTable::create({.ports = static_cast<std::uint16_t>(ports.size()),
+    auto made = MacTable::create({.ports = static_cast<std::uint16_t>(places),
                                   .workers = options.workers,
                                   .stations_per_port = options.stations_per_port,
                                   .ageing_s = options.ageing_s});
     if (!made) return vhost::pass_on(made);
     table = std::move(*made);
   }
-  return std::unique_ptr<Switch>(new Switch(std::move(ports), options, std::move(table)));
+  return std::unique_ptr<Switch>(new Switch(std::move(ports), places, options, std::move(table)));
 }
 
-Switch::Switch(std::vector<PortSetup> ports, const SwitchOptions& options,
+Switch::Switch(std::vector<PortSetup> ports, std::size_t places, const SwitchOptions& options,
                std::unique_ptr<MacTable> table)
-    : table_(std::move(table)), lanes_(options.workers) {
-  for (PortSetup& setup : ports) {
-    assert(setup.sink != nullptr);
-    if (table_ && !setup.vlan.is_transparent()) tags_change_ = true;
-    const bool guarded = setup.guard.active();
-    ports_.emplace_back(new Port{std::move(setup), StormLimit(options.storm_limit), guarded});
+    : storm_limit_(options.storm_limit),
+      ports_(places),
+      table_(std::move(table)),
+      lanes_(options.workers) {
+  for (PortSetup& setup : ports) (void)add(std::move(setup));
+  for (unsigned worker = 0; worker < options.workers; ++worker) {
+    Lane& lane = lanes_[worker];
+    lane.members.reserve(places);
+    lane.memos.resize(places);
+    lane.groups.resize(places);
+    lane.filled.reserve(places);
+    lane.unflushed.reserve(places);
+    take_note(worker);
   }
-  for (Lane& lane : lanes_) {
-    lane.memos.resize(ports_.size());
-    lane.groups.resize(ports_.size());
-    lane.filled.reserve(ports_.size());
-    lane.unflushed.reserve(ports_.size());
-  }
+}
+
+PortId Switch::add(PortSetup setup) {
+  assert(setup.sink != nullptr);
+  const auto free = std::ranges::find_if(ports_, [](const auto& port) { return !port; });
+  assert(free != ports_.end());
+  const auto place = static_cast<std::uint16_t>(free - ports_.begin());
+  const bool guarded = setup.guard.active();
+  free->reset(new Port{std::move(setup), StormLimit(storm_limit_), guarded});
+  members_.insert(std::ranges::upper_bound(members_, place), place);
+  return PortId{place};
+}
+
+void Switch::withdraw(PortId port) {
+  std::erase(members_, std::to_underlying(port));
+  table_->forget(port);
+}
+
+void Switch::erase(PortId port) {
+  ports_[std::to_underlying(port)].reset();
+}
+
+void Switch::take_note(unsigned worker) {
+  Lane& lane = lanes_[worker];
+  lane.members = members_;
+  lane.tags_change = table_ && std::ranges::any_of(members_, [&](std::uint16_t port) {
+                       return !ports_[port]->setup.vlan.is_transparent();
+                     });
 }
 
 void Switch::forward(Source& source, std::span<Frame> frames, unsigned worker) {
@@ -166,7 +197,7 @@ auto Switch::direct(Journey& journey, Frame& frame, VlanTag& tag) -> Group* {
   }
   const PortId to = *journey.memo.to;
   if (to == journey.from) return drop(Drop::nowhere);
-  if (tags_change_ && !ports_[std::to_underlying(to)]->setup.vlan.passes(tag)) {
+  if (journey.lane.tags_change && !ports_[std::to_underlying(to)]->setup.vlan.passes(tag)) {
     return drop(Drop::vlan);
   }
   return &gather(journey.lane, std::to_underlying(to), frame);
@@ -189,18 +220,21 @@ void Switch::look_up(Journey& journey, StationKey source, StationKey destination
 void Switch::flood(Journey& journey, Frame& frame, const VlanTag& tag) {
   if (is_reserved(frame)) return journey.traffic.drop(Drop::reserved);
   const auto from = std::to_underlying(journey.from);
+  Lane& lane = journey.lane;
   const auto member = [&](std::uint16_t port) {
-    return port != from && (!tags_change_ || ports_[port]->setup.vlan.passes(tag));
+    return port != from && (!lane.tags_change || ports_[port]->setup.vlan.passes(tag));
   };
   std::uint32_t members = 0;
-  for (std::uint16_t port = 0; port < ports_.size(); ++port) members += member(port) ? 1 : 0;
+  for (const std::uint16_t port : lane.members) members += member(port) ? 1 : 0;
   if (members == 0) return journey.traffic.drop(Drop::nowhere);
   if (members > 1 && journey.port.storm.limited()) {
     if (journey.now_ns == 0) journey.now_ns = common::now_ns();
-    if (!journey.port.storm.take(journey.now_ns)) return journey.traffic.drop(Drop::storm);
+    if (!journey.port.storm.take(journey.now_ns, segments_of(frame))) {
+      return journey.traffic.drop(Drop::storm);
+    }
   }
-  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
-    if (member(port)) gather(journey.lane, port, frame);
+  for (const std::uint16_t port : lane.members) {
+    if (member(port)) gather(lane, port, frame);
   }
 }
 
@@ -216,7 +250,7 @@ void Switch::deliver(Lane& lane, std::span<Frame> frames, unsigned worker) {
     const PortSetup& setup = ports_[port]->setup;
     Group& group = lane.groups[port];
     const std::span<Frame* const> list(group.frames.data(), std::exchange(group.count, 0));
-    if (tags_change_) {
+    if (lane.tags_change) {
       // A frame that goes to several sinks has the form of the one before.
       for (Frame* const frame : list) {
         const auto place = static_cast<std::size_t>(frame - frames.data());
@@ -245,9 +279,10 @@ void Switch::age(std::uint64_t now_ns) {
 
 vhost::Result<void> Switch::write_captures() {
   vhost::Result<void> result;
-  for (const auto& port : ports_) {
-    if (!port->setup.capture) continue;
-    auto written = port->setup.capture->write_out();
+  for (const std::uint16_t port : members_) {
+    Capture* const capture = ports_[port]->setup.capture.get();
+    if (capture == nullptr) continue;
+    auto written = capture->write_out();
     if (written) continue;
     if (result) {
       result = std::move(written);
@@ -259,8 +294,8 @@ vhost::Result<void> Switch::write_captures() {
 }
 
 bool Switch::captures() const {
-  return std::ranges::any_of(ports_,
-                             [](const auto& port) { return port->setup.capture != nullptr; });
+  return std::ranges::any_of(
+      members_, [&](std::uint16_t port) { return ports_[port]->setup.capture != nullptr; });
 }
 
 std::vector<Station> Switch::stations(std::size_t most) const {

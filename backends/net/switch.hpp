@@ -33,12 +33,21 @@
  * address, the second or the table has changed. Within a burst, a frame that begins with the same
  * bytes as the one before goes where that went, without another look.
  *
- * forward() and flush(): any worker, at the same time, each with its own number. The rest: the
- * control thread.
+ * Ports come and go while frames do. Which there are, a worker knows from a list of its own: the
+ * control thread changes the switch, and then has each worker take note of it between two turns.
+ *
+ *   a new port comes   add() - take_note() on every worker - its sources start
+ *   an old port goes   its sources end - withdraw() - take_note() on every worker - erase()
+ *
+ * So nobody finds a port that is not whole yet, and erase() finds nobody who still uses it: what
+ * the table said before withdraw() counts until the end of a worker's turn at most.
+ *
+ * forward(), flush() and take_note(): any worker, at the same time, each with its own number. The
+ * rest: the control thread.
  */
 namespace net {
 
-/// One port or uplink. Its PortId is its place in the list that a switch is created with.
+/// One port or uplink.
 struct PortSetup {
   std::string name;
   Sink* sink = nullptr;  ///< must outlive the switch
@@ -52,16 +61,18 @@ struct SwitchOptions {
   /// policies are not looked at; guards and captures are.
   bool patch = false;
   unsigned workers = 1;
+  /// Ports and uplinks that there may be at a time; 0: those that it is created with.
+  std::size_t places = 0;
   std::uint32_t ageing_s = 300;            ///< until a station that is not heard is forgotten
   std::uint32_t stations_per_port = 1024;  ///< learned addresses
-  /// Flooded frames per second that a port may cause. 0: no limit. A frame counts once, and only if
-  /// it goes to more than one port.
+  /// Flooded frames per second that a port may cause. 0: no limit. A frame counts once, or as many
+  /// times as segments that it asks to become, and only if it goes to more than one port.
   std::uint32_t storm_limit = 0;
 };
 
 class Switch {
  public:
-  /// Needs EAL, but for a patch.
+  /// Needs EAL, but for a patch. A port's PortId is its place in the list.
   [[nodiscard]] static vhost::Result<std::unique_ptr<Switch>> create(std::vector<PortSetup> ports,
                                                                      const SwitchOptions& options);
 
@@ -70,6 +81,15 @@ class Switch {
   void forward(Source& source, std::span<Frame> frames, unsigned worker);
   /// The end of a worker's turn: flushes the sinks that it has delivered to.
   void flush(unsigned worker);
+  /// Between two turns: the worker knows from now on which ports there are.
+  void take_note(unsigned worker);
+
+  /// In the first free place, of which there must be one. Not for a patch.
+  [[nodiscard]] PortId add(PortSetup port);
+  /// Frames from it come no more; those for its stations go to all others from now on.
+  void withdraw(PortId port);
+  /// Every worker has taken note: its sink is not used any more, and its place is free.
+  void erase(PortId port);
 
   /// Forgets stations that were not heard for too long. About once a second.
   void age(std::uint64_t now_ns);
@@ -86,7 +106,8 @@ class Switch {
   /// Frames that the port's capture had no room for.
   [[nodiscard]] std::uint64_t capture_lost(PortId port) const;
   [[nodiscard]] const std::string& name(PortId port) const;
-  [[nodiscard]] std::size_t port_count() const { return ports_.size(); }
+  /// Those that there are, in their order.
+  [[nodiscard]] const std::vector<std::uint16_t>& members() const { return members_; }
 
  private:
   struct Port {
@@ -109,6 +130,8 @@ class Switch {
     bool unflushed = false;
   };
   struct alignas(64) Lane {
+    std::vector<std::uint16_t> members;    // the ports that there are
+    bool tags_change = false;              // not a patch, and some port has a VLAN policy
     std::vector<Memo> memos;               // by PortId of the sender
     std::vector<Group> groups;             // by PortId of the sink
     std::vector<std::uint16_t> filled;     // groups that are not empty
@@ -117,7 +140,7 @@ class Switch {
   };
   struct Journey;
 
-  Switch(std::vector<PortSetup> ports, const SwitchOptions& options,
+  Switch(std::vector<PortSetup> ports, std::size_t places, const SwitchOptions& options,
          std::unique_ptr<MacTable> table);
 
   void forward_some(Source& source, std::span<Frame> frames, unsigned worker);
@@ -129,10 +152,11 @@ class Switch {
   static Group& gather(Lane& lane, std::uint16_t port, Frame& frame);
   void deliver(Lane& lane, std::span<Frame> frames, unsigned worker);
 
-  bool tags_change_ = false;  // not a patch, and some port has a VLAN policy
-  std::vector<std::unique_ptr<Port>> ports_;
-  std::unique_ptr<MacTable> table_;  // null: a patch
-  std::vector<Lane> lanes_;          // by worker
+  const std::uint32_t storm_limit_;
+  std::vector<std::unique_ptr<Port>> ports_;  // by PortId; null: a free place
+  std::vector<std::uint16_t> members_;        // as the workers are to know them
+  std::unique_ptr<MacTable> table_;           // null: a patch
+  std::vector<Lane> lanes_;                   // by worker
 };
 
 }  // namespace net

@@ -1,9 +1,7 @@
 #include "backends/net/tap_queue.hpp"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <sys/epoll.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -37,12 +35,16 @@ bool TapQueue::take(Burst& burst) {
   if (gone()) return false;
   bool any = false;
   Tally tally;
+  std::uint32_t segments = 0;  // of frames that are to be cut
   for (std::size_t i = 0; i < Burst::most && used_ + room_bytes <= buffer_bytes; ++i) {
+    // The next may ask for as many as a frame may.
+    if (segments > most_segments_of_burst - most_segments) break;
     Frame& frame = burst.frames[burst.count];
     const Received received = receive(frame, burst.room[burst.count]);
     if (received == Received::nothing) break;
     any = true;
     if (received == Received::dropped) continue;
+    if (!frame.plain()) segments += segments_of(frame);
     tally.add(frame.length());
     ++burst.count;
   }
@@ -83,16 +85,15 @@ TapQueue::Received TapQueue::receive(Frame& frame, iovec& piece) {
 }
 
 bool TapQueue::arm() {
+  if (gone()) return false;
   pollfd look{fd_.get(), POLLIN, 0};
   return ::poll(&look, 1, 0) > 0;
 }
 
-/// A descriptor whose interface is gone is in error for ever, and would wake its worker again and
-/// again. Its number is given to one that is never ready, and refuses what is written to it.
+/// A descriptor whose interface is gone is in error for ever. It stays open, so that its worker can
+/// take it out of its epoll: that would not forget it while another process has it, too.
 void TapQueue::let_go() {
   if (gone_.exchange(true)) return;
-  const vhost::UniqueFd silent(::epoll_create1(EPOLL_CLOEXEC));
-  if (silent) (void)::dup3(silent.get(), fd_.get(), O_CLOEXEC);
   common::log::error(
       "{}: the interface was deleted; frames to it are dropped. Make it again and restart", name_);
 }

@@ -32,7 +32,7 @@ class TapQueue final : public Source {
   void release() override {}
   [[nodiscard]] bool arm() override;
   void disarm() override {}
-  [[nodiscard]] int wake_fd() const override { return fd_.get(); }
+  [[nodiscard]] int wake_fd() const override { return gone() ? nothing_comes : fd_.get(); }
   void woken() override {}
   [[nodiscard]] std::size_t room_needed() const override { return Burst::most; }
   [[nodiscard]] Traffic& traffic() override { return traffic_; }

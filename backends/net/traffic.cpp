@@ -3,6 +3,19 @@
 #include <utility>
 
 namespace net {
+namespace {
+
+constexpr bool classes_end_at_their_limits() {
+  for (std::size_t i = 0; i + 1 < size_class_limits.size(); ++i) {
+    if (size_class(size_class_limits[i]) != i || size_class(size_class_limits[i] + 1) != i + 1) {
+      return false;
+    }
+  }
+  return size_class(size_class_limits.back()) + 1 == size_class_limits.size();
+}
+static_assert(classes_end_at_their_limits());
+
+}  // namespace
 
 std::string_view name(Drop drop) {
   switch (drop) {

@@ -1,5 +1,6 @@
 #pragma once
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <string_view>
 
@@ -41,6 +42,12 @@ inline constexpr std::size_t drops = static_cast<std::size_t>(Drop::count);
 inline constexpr std::array<std::uint32_t, 8> size_class_limits{64,   127,  255,  511,
                                                                 1023, 1518, 9216, 0xffff'ffff};
 
+[[nodiscard]] constexpr std::size_t size_class(std::uint32_t length) {
+  if (length <= 64) return 0;
+  if (length < 1024) return static_cast<std::size_t>(std::bit_width(length)) - 6;
+  return length <= 1518 ? 5 : length <= 9216 ? 6 : 7;
+}
+
 /// One queue in one direction. Written by one thread at a time.
 struct Traffic {
   common::Counter frames;
@@ -62,9 +69,7 @@ class Tally {
   void add(std::uint32_t length) {
     ++frames_;
     bytes_ += length;
-    std::size_t index = 0;
-    while (length > size_class_limits[index]) ++index;
-    ++classes_[index];
+    ++classes_[size_class(length)];
   }
   [[nodiscard]] bool empty() const { return frames_ == 0; }
   /// Moves what was counted to `traffic`.

@@ -71,7 +71,7 @@ bool Worker::post(std::function<void()> task) {
 
 void Worker::add(Source& source) {
   burst_.room.resize(std::max(burst_.room.size(), source.room_needed()));
-  sources_.push_back({&source, -1});
+  sources_.push_back({&source, Source::look_again});
 }
 
 void Worker::remove(Source& source) {
@@ -154,7 +154,8 @@ void Worker::watch(Watched& watched) {
   const int fd = watched.source->wake_fd();
   if (fd == watched.fd) return;
   if (watched.fd >= 0) (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, watched.fd, nullptr);
-  watched.fd = fd >= 0 && add_to(epoll_.get(), fd, watched.source) ? fd : -1;
+  const bool known = fd < 0 || add_to(epoll_.get(), fd, watched.source);
+  watched.fd = known ? fd : Source::look_again;
 }
 
 /// Short after a frame, longer the longer nothing came.
@@ -165,7 +166,8 @@ std::chrono::nanoseconds Worker::next_pause() const {
 
 void Worker::sleep() {
   // A source that nobody wakes us for is looked at after a while.
-  const bool must_look = std::ranges::any_of(sources_, [](const Watched& w) { return w.fd < 0; });
+  const bool must_look = std::ranges::any_of(
+      sources_, [](const Watched& watched) { return watched.fd == Source::look_again; });
   const timespec pause{0, static_cast<long>(next_pause().count())};
   std::array<epoll_event, 16> events;
 

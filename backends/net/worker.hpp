@@ -83,7 +83,7 @@ class Worker {
  private:
   struct Watched {
     Source* source;
-    int fd;  ///< as the epoll knows it; -1: not at all
+    int fd;  ///< as the epoll knows it; negative: not at all, as Source::wake_fd() says
   };
 
   Worker(WorkerSetup setup, Desk& desk, Switch& fabric)

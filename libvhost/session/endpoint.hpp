@@ -21,6 +21,8 @@ struct FileAccess {
   std::optional<uid_t> owner;
   std::optional<gid_t> group;
   std::optional<mode_t> mode;
+
+  bool operator==(const FileAccess&) const = default;
 };
 
 /// A Unix stream socket on which front-ends are met.

@@ -8,6 +8,16 @@
 #include <cstdint>
 
 namespace vhost {
+namespace {
+
+int set(const UniqueFd& timer, std::chrono::milliseconds period) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(period);
+  const timespec step{seconds.count(), (period - seconds).count() * 1'000'000};
+  const itimerspec schedule{step, step};
+  return ::timerfd_settime(timer.get(), 0, &schedule, nullptr);
+}
+
+}  // namespace
 
 Result<EventLoop> EventLoop::create() {
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
@@ -38,13 +48,14 @@ void EventLoop::forget(int fd) {
   if (callbacks_.erase(fd) != 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
 }
 
+void EventLoop::change(const UniqueFd& timer, std::chrono::milliseconds delay) {
+  (void)set(timer, delay);  // fails for what is no timer
+}
+
 Result<UniqueFd> EventLoop::every(std::chrono::milliseconds period, Callback callback) {
   UniqueFd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!timer) return fail_errno(Fault::host, "cannot create a timer");
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(period);
-  const timespec step{seconds.count(), (period - seconds).count() * 1'000'000};
-  const itimerspec schedule{step, step};
-  if (::timerfd_settime(timer.get(), 0, &schedule, nullptr) != 0) {
+  if (set(timer, period) != 0) {
     return fail_errno(Fault::host, "cannot start a timer");
   }
   auto tick = [fd = timer.get(), callback = std::move(callback)] {

@@ -29,6 +29,8 @@ class EventLoop {
 
   /// A timer that calls back every `period` until its descriptor is forgotten and closed.
   [[nodiscard]] Result<UniqueFd> every(std::chrono::milliseconds period, Callback callback);
+  /// From now on the timer calls back after `delay`, and then every `delay`.
+  static void change(const UniqueFd& timer, std::chrono::milliseconds delay);
 
   /// Waits and calls back until stop().
   [[nodiscard]] Result<void> run();

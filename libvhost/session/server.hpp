@@ -37,10 +37,16 @@ class Server {
   [[nodiscard]] std::uint64_t connections() const { return connections_; }
   /// Messages refused, over all connections.
   [[nodiscard]] std::uint64_t refused() const { return refused_before_ + info().refused; }
+  /// Calls that hung until they were freed, likewise.
+  [[nodiscard]] std::uint64_t hung_calls() const { return conduct_->hung_calls(); }
 
  private:
   Server(EventLoop& loop, Device& device, Endpoint endpoint, Log log)
-      : loop_(loop), device_(device), endpoint_(std::move(endpoint)), log_(std::move(log)) {}
+      : loop_(loop),
+        device_(device),
+        endpoint_(std::move(endpoint)),
+        log_(std::move(log)),
+        conduct_(std::make_shared<Conduct>(log_)) {}
 
   [[nodiscard]] Result<void> begin();
   [[nodiscard]] Result<void> begin_retrying();
@@ -53,6 +59,7 @@ class Server {
   Device& device_;
   Endpoint endpoint_;
   Log log_;
+  const std::shared_ptr<Conduct> conduct_;
   UniqueFd faults_;
   UniqueFd retry_timer_;
   std::unique_ptr<Session> session_;

@@ -11,10 +11,11 @@ constexpr std::uint64_t most_complaints = 16;
 
 }  // namespace
 
-Session::Session(UniqueFd socket, Device& device, Log log)
+Session::Session(UniqueFd socket, Device& device, Log log, std::shared_ptr<Conduct> conduct)
     : socket_(std::move(socket)),
       device_(device),
       log_(std::move(log)),
+      conduct_(std::move(conduct)),
       state_(device.features(), device.protocol_features(), device.max_queues()) {}
 
 Session::~Session() {

@@ -38,7 +38,8 @@ struct SessionInfo {
 
 class Session {
  public:
-  Session(UniqueFd socket, Device& device, Log log);
+  /// `conduct` is that of the front-end, in this connection and others.
+  Session(UniqueFd socket, Device& device, Log log, std::shared_ptr<Conduct> conduct);
   /// Stops all rings, so that nothing uses the front-end's memory any more.
   ~Session();
   Session(const Session&) = delete;
@@ -101,6 +102,7 @@ class Session {
   UniqueFd socket_;
   Device& device_;
   Log log_;
+  const std::shared_ptr<Conduct> conduct_;
   MessageReader reader_;
   DeviceState state_;
   std::shared_ptr<const MemoryMap> memory_ = std::make_shared<const MemoryMap>();

@@ -48,7 +48,7 @@ Session::Answer Session::set_vring_fd(const RequestRule& rule, Message& message)
   const auto index = state_.ring_index(request.index);
   if (!index) return pass_on(index);
   if (!no_fd) {
-    auto adopted = EventFd::adopt(std::move(message.fds.front()));
+    auto adopted = EventFd::adopt(std::move(message.fds.front()), conduct_);
     if (!adopted) return pass_on(adopted);
     request.fd = std::move(*adopted);
   }

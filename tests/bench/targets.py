@@ -77,6 +77,17 @@ class Target:
         self.stop()
 
 
+def testpmd_command(settings, devices):
+    """dpdk-testpmd between two of these DPDK devices, on the target's core."""
+    # The main thread waits for input, the worker has the target's core.
+    command = ["dpdk-testpmd", "--lcores", f"0@{settings.generator_cpu},1@{settings.target_cpu}",
+               "--no-huge", "-m", "512", "--no-pci", f"--file-prefix=bench{os.getpid()}"]
+    for device in devices:
+        command += ["--vdev", device]
+    return command + ["--", "--auto-start", "--forward-mode=io", "--nb-cores=1",
+                      "--total-num-mbufs=32768"]
+
+
 def run_load(command):
     """Runs vhost-bench, which is to print one JSON object: that object."""
     done = subprocess.run(command, capture_output=True, text=True)

@@ -17,7 +17,7 @@ from pages import TOP, Block, all_blocks, check, first_code, pages, prose, table
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 DAEMONS = {"vhost-user-blk": sys.argv[1], "vhost-user-net": sys.argv[3]}
-FOREIGN_FLAGS = {"--fix", "--realtime"}  # of ./run lint and tests/bench/run
+FOREIGN_FLAGS = {"--fix", "--only", "--realtime"}  # of ./run lint and the benchmarks
 TREE = re.compile(r"(?<![\w/.-])(?:build|docs|examples|libvhost|systemd|tests|tools)/[\w./@-]+")
 
 

@@ -36,9 +36,9 @@ class FakeFrontend {
       std::abort();
     }
     socket_ = UniqueFd(pair[0]);
-    session_ = std::make_unique<Session>(
-        UniqueFd(pair[1]), device,
-        [this](LogLevel, std::string_view line) { log_.emplace_back(line); });
+    const auto log = [this](LogLevel, std::string_view line) { log_.emplace_back(line); };
+    session_ =
+        std::make_unique<Session>(UniqueFd(pair[1]), device, log, std::make_shared<Conduct>(log));
   }
 
   // ------------------------------------------------------------ any message

@@ -18,12 +18,16 @@ done
 exec 3<>/dev/ttyS1
 stty -F /dev/ttyS1 raw -echo
 echo "ready" >&3
-while read -r id script <&3; do
-    echo "$script" | base64 -d >/run/script
-    sh /run/script >/run/output 2>&1 </dev/null 3>&-
-    echo "$id $?" >&3
-    base64 /run/output >&3
-    echo "$id end" >&3
-done
+# Not in process 1 itself, which is told of the end of every orphan: that interrupts its "read",
+# which begins again without what it had of the line.
+(
+    while read -r id script <&3; do
+        echo "$script" | base64 -d >/run/script
+        sh /run/script >/run/output 2>&1 </dev/null 3>&-
+        echo "$id $?" >&3
+        base64 /run/output >&3
+        echo "$id end" >&3
+    done
+)
 echo "the host's end of the command port is closed" >/dev/console
 sleep 1000000

@@ -4,10 +4,10 @@ Everything is taken from the host's Debian packages; a program comes with the sh
 that ldd names, under the same paths; the programs themselves are in /tools. No root is needed and
 nothing is mounted on the host.
 
-There are three images. The small one (a few MB) boots fastest. The large one has fio, which
-Debian links with the libraries of every storage system it can drive. The third is for guests
-that have network devices. An image is named after its ingredients, so a newer tool or another
-kernel makes a new one.
+There are three images for tests. The small one (a few MB) boots fastest. The large one has fio,
+which Debian links with the libraries of every storage system it can drive. The third is for guests
+that have network devices; the benchmark's is one like it that has iperf3. An image is named after
+its ingredients, so a newer tool or another kernel makes a new one.
 
 Inside, /init (file guest_init.sh) loads the modules and answers the commands of guest.py.
 """
@@ -42,7 +42,9 @@ KINDS = {
     "small": Contents(DISK_TOOLS, DISK_MODULES),
     "large": Contents((*DISK_TOOLS, "fio"), DISK_MODULES),
     "net": Contents(("ethtool",), NET_MODULES),
+    "bench": Contents(("iperf3",), NET_MODULES),
 }
+KINDS_OF_TESTS = ("small", "large", "net")
 
 
 class ToolMissing(Exception):

@@ -91,10 +91,10 @@ class Lab:
         self._stack.callback(daemon.close)
         return daemon
 
-    def begin_to_boot(self, *nics: Nic, cpus: int = 1) -> Guest:
+    def begin_to_boot(self, *nics: Nic, cpus: int = 1, kind: str = "net") -> Guest:
         """A Linux guest with these as eth0, eth1, ... It still boots: wait_ready() comes next."""
         linux = kernel.obtain(self.setting.cache)
-        root = initramfs.build(self.setting.cache, linux, "net")
+        root = initramfs.build(self.setting.cache, linux, kind)
         return self._start(Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root))
 
     def boot_from_network(self, nic: Nic) -> Guest:

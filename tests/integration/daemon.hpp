@@ -29,6 +29,8 @@ inline constexpr bool sanitized = true;
 inline constexpr bool sanitized = false;
 #endif
 inline constexpr int slowness = sanitized ? 10 : 1;
+/// For what must come, however busy the machine is: only a test that fails waits so long.
+inline constexpr milliseconds long_wait{20'000};
 
 template <class T>
 T must(vhost::Result<T> result) {
@@ -38,7 +40,7 @@ T must(vhost::Result<T> result) {
 
 /// Looks again and again until the condition holds or the time is over.
 template <class Condition>
-[[nodiscard]] bool eventually(Condition condition, milliseconds time = milliseconds(5000)) {
+[[nodiscard]] bool eventually(Condition condition, milliseconds time = long_wait) {
   const auto deadline = std::chrono::steady_clock::now() + time * slowness;
   while (!condition()) {
     if (std::chrono::steady_clock::now() > deadline) return false;
@@ -128,8 +130,8 @@ template <class Condition>
 
 /// A connection to whoever listens, or will listen soon, at `path`.
 [[nodiscard]] inline vhost::frontend::Connection connect(const std::string& path) {
-  return must(vhost::frontend::Connection::connect(
-      path, {milliseconds(5000) * slowness, milliseconds(5000) * slowness}));
+  return must(
+      vhost::frontend::Connection::connect(path, {long_wait * slowness, long_wait * slowness}));
 }
 
 }  // namespace integration

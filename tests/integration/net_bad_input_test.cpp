@@ -47,9 +47,9 @@ TEST_F(NetBadInput, AnUnknownOptionIsNamed) {
 }
 
 TEST_F(NetBadInput, AMissingOrEmptyValueIsNamed) {
-  for (const char* flag :
-       {"--port", "--uplink", "--workers", "--cpus", "--poll", "--mac-ageing", "--storm-limit",
-        "--eal", "--stats-file", "--stats-interval", "--log-level", "--config"}) {
+  for (const char* flag : {"--port", "--ports", "--most-ports", "--uplink", "--workers", "--cpus",
+                           "--poll", "--mac-ageing", "--storm-limit", "--eal", "--stats-file",
+                           "--stats-interval", "--log-level", "--config"}) {
     refuses_with({flag}, flag);
     refuses_with({flag, ""}, flag);
   }
@@ -58,6 +58,9 @@ TEST_F(NetBadInput, AMissingOrEmptyValueIsNamed) {
 TEST_F(NetBadInput, ANumberOutOfRangeIsNamed) {
   for (const char* value : {"0", "257", "-1", "1.5", "x", "99999999999999999999", " 1"}) {
     refuses_with({"--workers", value}, "--workers");
+  }
+  for (const char* value : {"0", "257", "x"}) {
+    refuses_with({"--most-ports", value}, "--most-ports");
   }
   for (const char* value : {"-1", "1000000001", "x"}) {
     refuses_with({"--storm-limit", value}, "--storm-limit");
@@ -89,6 +92,7 @@ TEST_F(NetBadInput, WhatIsGivenTwiceIsNamed) {
   refuses_with({"--port", "b,socket=" + socket("a")}, "belongs to a already");
   refuses_with({"--socket-path", socket("b")}, "--socket-path and --port exclude each other");
   refuses_with({"--fd", "5"}, "--fd and --port exclude each other");
+  refuses({"--ports", folder / "x", "--fd", "5"}, "--fd and --ports exclude each other");
   refuses({"--workers", "1", "--workers", "2"}, "--workers: given more than once");
 }
 

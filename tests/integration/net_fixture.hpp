@@ -47,9 +47,7 @@ class Station {
   }
   void send_raw(const Bytes& bytes) { must(driver_->send(bytes)); }
   /// The next frame; throws if none comes.
-  [[nodiscard]] Bytes receive() {
-    return must(driver_->receive(milliseconds(5000) * slowness)).bytes;
-  }
+  [[nodiscard]] Bytes receive() { return must(driver_->receive(long_wait * slowness)).bytes; }
   /// No frame comes for a while.
   [[nodiscard]] bool hears_nothing() { return !driver_->receive(milliseconds(100)); }
 

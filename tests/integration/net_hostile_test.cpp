@@ -1,6 +1,7 @@
 // Front-ends that take away what they shared, that go in the middle of traffic, or come in crowds.
 #include "tests/integration/net_hostile.hpp"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -82,7 +83,8 @@ class NetHostileMemory : public NetHostile {
       const std::jthread other([&](const std::stop_token& stop) {
         while (!stop.stop_requested()) must((*d)->send(frame(d->mac, a.mac, 1200, 8)));
       });
-      for (int i = 0; i < 300; ++i) {
+      const auto enough = [&] { return sent > 100 && received > 100; };
+      for (int i = 0; i < 300 || (i < 100'000 && !enough()); ++i) {
         const std::size_t id = must(a->device().add_region(1 << 20));
         must(a->device().remove_region(id));
       }
@@ -158,6 +160,50 @@ TEST_F(NetHostile, ACallThatWouldBlockBlocksNobody) {
     }
     EXPECT_TRUE(chat->goes_on());
   }
+}
+
+TEST_F(NetHostile, OneThatMakesItsCallsBlockAgainAndAgainDisturbsTheOthersOnce) {
+  const auto hung = [&] {
+    return read_stats(stats)["ports"][0]["connection"]["hung_calls"].get<std::uint64_t>();
+  };
+  for (int connection = 0; connection < 2; ++connection) {
+    Station a = victim({});
+    const int call = a->device().queue(to_guest).call_fd();
+    std::jthread hostile([&](const std::stop_token& stop) {
+      while (!stop.stop_requested()) {
+        // Full again after each of the daemon's calls, and what it does to free itself is undone.
+        std::uint64_t count = 0;
+        const std::uint64_t most = ~std::uint64_t{0} - 1;
+        ::fcntl(call, F_SETFL, O_NONBLOCK);
+        if (pollfd room{call, POLLOUT, 0}; ::poll(&room, 1, 0) == 1) {
+          (void)!::read(call, &count, sizeof count);
+          (void)!::write(call, &most, sizeof most);
+        }
+        ::fcntl(call, F_SETFL, 0);
+        ::usleep(100);
+      }
+    });
+    const std::jthread sender([&](const std::stop_token& stop) {
+      while (!stop.stop_requested()) {
+        d->send(a.mac);
+        NetFrame got;
+        while (a->queue(0).receive(got) == Poll::done) a->queue(0).give_back(got);
+        (void)a->device().queue(to_guest).ring().arm_calls();
+        ::usleep(500);
+      }
+    });
+    EXPECT_TRUE(eventually([&] { return hung() == 1; })) << hung();
+    // From now on nobody waits for it, however often it tries.
+    for (int second = 0; second < 3; ++second) {
+      const auto began = std::chrono::steady_clock::now();
+      EXPECT_TRUE(chat->goes_on(500));
+      EXPECT_LT(std::chrono::steady_clock::now() - began, milliseconds(2000) * slowness);
+      ::usleep(200'000);
+    }
+    hostile = {};
+    ::fcntl(call, F_SETFL, O_NONBLOCK);
+  }
+  EXPECT_EQ(hung(), 1U);
 }
 
 // --- coming and going ---------------------------------------------------------------------------

@@ -43,7 +43,7 @@ TEST_F(Stats, HaveTheKeysOfTheirSchema) {
        {"image", "null", "size_bytes", "block_bytes", "read_only", "cache", "serial"}) {
     EXPECT_TRUE(all.at("disk").contains(key)) << key;
   }
-  for (const char* key : {"connected", "connections", "messages_refused", "features",
+  for (const char* key : {"connected", "connections", "messages_refused", "hung_calls", "features",
                           "protocol_features", "memory_regions", "running_queues"}) {
     EXPECT_TRUE(all.at("connection").contains(key)) << key;
   }

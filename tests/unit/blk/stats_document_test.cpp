@@ -88,6 +88,7 @@ TEST_F(BlkStatsDocument, SaysThatNobodyIsConnected) {
   EXPECT_EQ(connection["connected"], false);
   EXPECT_EQ(connection["connections"], 0);
   EXPECT_EQ(connection["messages_refused"], 0);
+  EXPECT_EQ(connection["hung_calls"], 0);
   EXPECT_EQ(connection["memory_regions"], 0);
   EXPECT_EQ(connection["running_queues"], 0);
   EXPECT_TRUE(connection["features"].empty());

@@ -294,6 +294,35 @@ TEST_F(DpdkQueueTest, TakesFramesAsTheyAre) {
   EXPECT_EQ(source().port(), PortId{3});
 }
 
+TEST_F(DpdkQueueTest, LeavesAHeadWhereItLiesIfATagFitsInFront) {
+  for (const std::uint16_t room : {std::uint16_t{3}, std::uint16_t{4}}) {
+    rte_mbuf* const mbuf = received(counting_bytes(200));
+    mbuf->data_off = room;
+    auto* const begin = rte_pktmbuf_mtod(mbuf, std::byte*);
+    std::ranges::copy(counting_bytes(200), begin);
+    ASSERT_TRUE(ring_->put(mbuf));
+    ASSERT_TRUE(source().take(burst_));
+    Frame& frame = burst_.frames[0];
+    EXPECT_EQ(frame.head().data() == begin, room == 4) << room;
+    EXPECT_EQ(frame.rest[0].iov_base, begin + Frame::usual_head);
+    frame.push_tag(7);
+    frame.pop_tag();
+    EXPECT_EQ(bytes_of(frame), counting_bytes(200)) << room;
+    source().release();
+  }
+}
+
+TEST_F(DpdkQueueTest, CopiesAHeadThatOthersCanWrite) {
+  device_->foreign_writers = true;
+  source_.reset();
+  rte_mbuf* const mbuf = received(counting_bytes(100));
+  ASSERT_TRUE(ring_->put(mbuf));
+  ASSERT_TRUE(source().take(burst_));
+  *rte_pktmbuf_mtod(mbuf, std::byte*) = std::byte{0xee};
+  EXPECT_EQ(bytes_of(burst_.frames[0]), counting_bytes(100));
+  source().release();
+}
+
 TEST_F(DpdkQueueTest, DropsWhatIsNoFrame) {
   const auto bytes = counting_bytes(longest_plain_frame + 1);
   ASSERT_TRUE(ring_->put(received(std::span(bytes).first(13))));

@@ -1,6 +1,7 @@
 #include "backends/net/from_guest.hpp"
 
 #include "tests/unit/net/net_guest.hpp"
+#include "tests/unit/net/tcp_frame.hpp"
 
 namespace net::tests {
 namespace {
@@ -11,9 +12,11 @@ class FromGuestTest : public testing::Test {
  protected:
   FromGuestTest() { make(header_bytes); }
 
-  void make(std::size_t header_size) {
+  void make(std::size_t header_size, bool discard = false) {
+    vhost::StartedRing ring = guest_.start(map_);
+    ring.discard = discard;
     queue_.emplace(FromGuest::Setup{PortId{3}, 0, "guest", header_size, everything},
-                   guest_.start(map_), *desks_[0], stats_);
+                   std::move(ring), *desks_[0], stats_);
     burst_.room.resize(queue_->room_needed());
   }
   /// One turn: the frames that came.
@@ -105,6 +108,88 @@ TEST_F(FromGuestTest, TakesNoMoreThanABurstAtOnce) {
   for (std::size_t i = 0; i < Burst::most + 3; ++i) (void)guest_.send(counting_bytes(60));
   EXPECT_EQ(turn().size(), Burst::most);
   EXPECT_EQ(turn().size(), 3u);
+}
+
+/// Asks to become `segments` of one byte.
+Bytes to_be_cut(std::size_t segments, unsigned mark) {
+  Bytes bytes = tcp4_frame(54 + segments);
+  bytes[0] = static_cast<std::byte>(mark);
+  return bytes;
+}
+constexpr VnetHeader into_bytes{needs_csum, gso::tcp4, 0, 1, 34, 16};
+
+TEST_F(FromGuestTest, EndsABurstInFrontOfTooManySegments) {
+  // In one piece, in several, and in turns.
+  for (const std::array several : {std::array{false, false}, {true, true}, {true, false}}) {
+    std::vector<Bytes> sent;
+    for (unsigned i = 0; i < 5; ++i) {
+      sent.push_back(to_be_cut(most_segments, i));
+      const std::vector<std::uint32_t> cuts(several[i % 2] ? 3 : 0, 20);
+      (void)guest_.send(sent.back(), into_bytes, header_bytes, cuts);
+    }
+    EXPECT_EQ(turn(), std::vector<Bytes>(sent.begin(), sent.begin() + 2));
+    EXPECT_EQ(guest_.take_all(), 2u);
+    EXPECT_EQ(turn(), std::vector<Bytes>(sent.begin() + 2, sent.begin() + 4));
+    EXPECT_EQ(turn(), std::vector<Bytes>(sent.begin() + 4, sent.end()));
+    EXPECT_TRUE(turn().empty());
+    EXPECT_EQ(guest_.take_all(), 3u);
+  }
+  EXPECT_EQ(stats_.traffic.frames.value(), 15u);
+}
+
+TEST_F(FromGuestTest, ABurstMayHaveAsManySegmentsAsItsBoundAndAnyPlainFrames) {
+  const std::vector sent{to_be_cut(most_segments, 1), to_be_cut(most_segments - 1, 2),
+                         counting_bytes(60), tcp4_frame(1000), counting_bytes(60)};
+  (void)guest_.send(sent[0], into_bytes);
+  (void)guest_.send(sent[1], into_bytes);
+  (void)guest_.send(sent[2]);
+  (void)guest_.send(sent[3], {needs_csum, gso::none, 0, 0, 34, 16});  // the last one of 2048
+  (void)guest_.send(sent[4]);
+  EXPECT_EQ(turn(), sent);
+  for (std::size_t i = 0; i < 2; ++i) (void)guest_.send(to_be_cut(most_segments, 3), into_bytes);
+  (void)guest_.send(sent[3], {needs_csum, gso::none, 0, 0, 34, 16});
+  EXPECT_EQ(turn().size(), 2u);
+  EXPECT_EQ(turn().size(), 1u);
+}
+
+TEST_F(FromGuestTest, KeepsTheOrderOfFramesInOnePieceAndInSeveral) {
+  std::vector<Bytes> sent;
+  for (std::size_t i = 0; i < 12; ++i) {
+    sent.push_back(counting_bytes(60 + i));
+    const bool split = i % 3 == 1 || i > 9;
+    (void)guest_.send(sent.back(), {}, header_bytes,
+                      split ? std::vector<std::uint32_t>{20} : std::vector<std::uint32_t>{});
+  }
+  EXPECT_EQ(turn(), sent);
+  EXPECT_EQ(guest_.take_all(), sent.size());
+}
+
+TEST_F(FromGuestTest, TakesPlainFramesUpToTheirLongest) {
+  const auto longest = counting_bytes(longest_plain_frame);
+  (void)guest_.send(longest);
+  (void)guest_.send(counting_bytes(longest_plain_frame + 1));
+  (void)guest_.send(counting_bytes(ethernet_bytes));
+  (void)guest_.send(counting_bytes(ethernet_bytes - 1));
+  EXPECT_EQ(turn(), (std::vector<Bytes>{longest, counting_bytes(ethernet_bytes)}));
+  EXPECT_EQ(dropped(Drop::too_long), 1u);
+  EXPECT_EQ(dropped(Drop::too_short), 1u);
+}
+
+TEST_F(FromGuestTest, DropsABufferThatItMayNotRead) {
+  (void)guest_.driver().add({{guest_.allocate(100), 100, true}});
+  EXPECT_TRUE(turn().empty());
+  EXPECT_EQ(dropped(Drop::too_short), 1u);
+  EXPECT_EQ(guest_.take_all(), 1u);
+}
+
+TEST_F(FromGuestTest, GivesBackUnreadWhatComesOnADisabledQueue) {
+  make(header_bytes, true);
+  (void)guest_.send(counting_bytes(60));
+  (void)guest_.send(counting_bytes(60), {}, header_bytes, {20});
+  EXPECT_TRUE(turn().empty());
+  EXPECT_EQ(dropped(Drop::disabled), 2u);
+  EXPECT_EQ(stats_.traffic.frames.value(), 0u);
+  EXPECT_EQ(guest_.take_all(), 2u);
 }
 
 TEST_F(FromGuestTest, DropsARequestThatPointsOutsideTheFrame) {

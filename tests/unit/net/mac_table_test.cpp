@@ -153,6 +153,51 @@ TEST_F(Stations, ThatAWorkerMayHaveFoundKeepTheirPlaces) {
   EXPECT_EQ(table->station_count(a), 0U);
 }
 
+TEST_F(Stations, OfOnePortAreForgottenAtOnce) {
+  hear(0, share, a);
+  hear(1000, share, b);
+  hear(2000, 1, b);
+  EXPECT_EQ(table->not_learned(b), 1U);
+  table->forget(b);
+  EXPECT_EQ(table->station_count(b), 0U);
+  EXPECT_EQ(table->not_learned(b), 0U);
+  EXPECT_EQ(table->find(key_of(1000)), std::nullopt);
+  EXPECT_EQ(table->station_count(a), share);
+  EXPECT_EQ(table->find(key_of(0)), a);
+  hear(1000, share, b);
+  EXPECT_EQ(table->find(key_of(1000)), b);
+}
+
+TEST_F(Stations, OfOnePortAreForgottenWhileOthersWaitToBeFreed) {
+  for (unsigned round = 0; round < 20; ++round) {
+    hear(round * share, share, a);
+    {
+      const MacTable::Turn turn(*table, 1);
+      age_after((round + 1) * (ageing_s + 1));
+      hear(5000 + round * share, share, b);
+      table->forget(b);
+      EXPECT_EQ(table->station_count(b), 0U);
+      EXPECT_EQ(table->find(key_of(5000 + round * share)), std::nullopt);
+    }
+    hear(9000, share, b);
+    EXPECT_EQ(table->station_count(b), share) << round;
+    table->forget(b);
+  }
+}
+
+TEST_F(Stations, ThatAWorkerMayHaveFoundKeepTheirPlacesWhenForgotten) {
+  hear(0, share, a);
+  hear(1000, share, b);
+  {
+    const MacTable::Turn turn(*table, 1);
+    table->forget(b);
+    age_after(ageing_s + 1);
+    EXPECT_EQ(table->station_count(a), share) << "the batch before is not done with";
+  }
+  age_after(ageing_s + 1);
+  EXPECT_EQ(table->station_count(a), 0U);
+}
+
 TEST_F(Stations, ChangeTheVersionWhenAnswersChange) {
   std::uint64_t version = table->version();
   const auto changed = [&] { return std::exchange(version, table->version()) != version; };
@@ -167,6 +212,8 @@ TEST_F(Stations, ChangeTheVersionWhenAnswersChange) {
   EXPECT_TRUE(changed());
   age_after(ageing_s + 2);
   EXPECT_TRUE(changed());
+  table->forget(b);
+  EXPECT_TRUE(changed()) << "also if there was none";
 }
 
 TEST_F(Stations, AreListed) {

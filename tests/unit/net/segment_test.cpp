@@ -36,6 +36,7 @@ std::vector<Bytes> parts_of(const Frame& frame, const Accepts& accepts) {
     parts.push_back(bytes_of(part));
   }
   EXPECT_FALSE(segmenter.next(part));
+  EXPECT_EQ(segments_of(frame), parts.size());
   return parts;
 }
 

@@ -49,6 +49,8 @@ TEST(NetSettings, HaveTheDefaultsThatHelpTells) {
   const Settings settings = accepted(usual());
   ASSERT_EQ(settings.ports.size(), 1u);
   EXPECT_EQ(settings.ports[0].name, "web");
+  EXPECT_EQ(settings.ports_file, "");
+  EXPECT_EQ(settings.most_ports, 64);
   EXPECT_TRUE(settings.uplinks.empty());
   EXPECT_EQ(settings.workers, 1);
   EXPECT_TRUE(settings.cpus.empty());
@@ -138,6 +140,13 @@ TEST(NetSettings, TakeTheShorthandsOfQemusConventions) {
   EXPECT_EQ(by_fd.ports[0].socket, "");
 }
 
+TEST(NetSettings, NeedNoPortWhereAFileHasThem) {
+  const Settings settings = accepted({"--ports", "/etc/lan.ports"});
+  EXPECT_TRUE(settings.ports.empty());
+  EXPECT_EQ(settings.ports_file, "/etc/lan.ports") << "which is not looked at yet";
+  EXPECT_EQ(accepted(usual({"--ports", "x", "--most-ports", "256"})).most_ports, 256);
+}
+
 TEST(NetSettings, WantOneKindOfMeetingPlace) {
   EXPECT_EQ(refusal({}),
             "--port is missing; give one for each guest, as in --port web,socket=/run/web");
@@ -147,6 +156,10 @@ TEST(NetSettings, WantOneKindOfMeetingPlace) {
             "--fd and --port exclude each other; give all guests by --port");
   EXPECT_EQ(refusal(usual({"--socket-path", "/s"})),
             "--socket-path and --port exclude each other; give all guests by --port");
+  EXPECT_EQ(refusal({"--ports", "/x", "--fd", "3"}),
+            "--fd and --ports exclude each other; give all guests by --ports");
+  EXPECT_EQ(refusal({"--ports", "/x", "--socket-path", "/s"}),
+            "--socket-path and --ports exclude each other; give all guests by --ports");
   EXPECT_EQ(refusal({"--fd", "2"}),
             "--fd: 2 is where errors are written; hand the socket over as another");
 }
@@ -188,6 +201,8 @@ TEST(NetSettings, RefuseWhatTwoUplinksCannotBothHave) {
 TEST(NetSettings, RefuseNumbersBeyondTheirBounds) {
   EXPECT_THAT(refusal(usual({"--workers", "0"})), HasSubstr("--workers: '0' is not accepted"));
   EXPECT_THAT(refusal(usual({"--workers", "257"})), HasSubstr("from 1 to 256"));
+  EXPECT_THAT(refusal(usual({"--most-ports", "0"})), HasSubstr("--most-ports: '0'"));
+  EXPECT_THAT(refusal(usual({"--most-ports", "257"})), HasSubstr("from 1 to 256"));
   EXPECT_THAT(refusal(usual({"--mac-ageing", "999ms"})), HasSubstr("--mac-ageing: '999ms'"));
   EXPECT_THAT(refusal(usual({"--storm-limit", "1000000001"})), HasSubstr("--storm-limit"));
   EXPECT_THAT(refusal(usual({"--poll", "sometimes"})), HasSubstr("--poll: 'sometimes'"));

@@ -57,6 +57,11 @@ TEST(Missing, IsSegmentationWhereTheReceiverTakesNoChecksum) {
   EXPECT_EQ(missing(frame, {.tso4 = true}), Missing::segmentation);
 }
 
+TEST(SegmentsOf, IsOneOfAFrameThatIsNotToBeCut) {
+  EXPECT_EQ(segments_of(Asking(VnetHeader{})), 1U);
+  EXPECT_EQ(segments_of(Asking({needs_csum, gso::none, 0, 0, 34, 16})), 1U);
+}
+
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
   for (const bool ipv6 : {false, true}) {

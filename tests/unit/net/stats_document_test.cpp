@@ -22,6 +22,8 @@ Settings settings_of_three() {
                     *parse_port("b,socket=/nowhere/b,client,vlan=3")};
   settings.uplinks = {*parse_uplink_plan("name=w,mtu=2000;net_ring9")};
   settings.workers = 2;
+  settings.ports_file = "/nowhere/ports";  // more may come
+  settings.most_ports = 3;
   return settings;
 }
 
@@ -29,23 +31,28 @@ Settings settings_of_three() {
 class NetStatsDocument : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    auto network = Network::create(settings_, {});
+    auto network = Network::create(settings_, settings_.ports, {});
     ASSERT_TRUE(network) << network.error().what;
     network_ = std::move(*network);
   }
   static void TearDownTestSuite() { network_.reset(); }
 
   void SetUp() override {
-    for (std::size_t i = 0; i < settings_.ports.size(); ++i) {
-      servers_.push_back(std::move(*vhost::Server::start(
-          loop_, *network_->devices()[i], *vhost::Endpoint::connect(settings_.ports[i].socket),
-          [](vhost::LogLevel, std::string_view) {})));
-    }
+    for (std::uint16_t i = 0; i < settings_.ports.size(); ++i) serve(settings_.ports[i], PortId{i});
+    document_ = document();
+  }
+  void serve(const PortSpec& spec, PortId place) {
+    auto server =
+        vhost::Server::start(loop_, network_->device(place), *vhost::Endpoint::connect(spec.socket),
+                             [](vhost::LogLevel, std::string_view) {});
+    served_.push_back({spec, place, std::move(*server)});
+  }
+  [[nodiscard]] json document() const {
     InService now = network_->in_service();
-    for (std::size_t i = 0; i < servers_.size(); ++i) {
-      now.ports.push_back({settings_.ports[i], *network_->devices()[i], *servers_[i]});
+    for (const Served& port : served_) {
+      now.ports.push_back({port.spec, network_->device(port.place), *port.server});
     }
-    document_ = stats_document(now, std::chrono::milliseconds(1234));
+    return stats_document(now, std::chrono::milliseconds(1234));
   }
   static std::vector<std::string> keys(const json& object) {
     std::vector<std::string> names;
@@ -56,7 +63,12 @@ class NetStatsDocument : public testing::Test {
   static inline const Settings settings_ = settings_of_three();
   static inline std::unique_ptr<Network> network_;
   vhost::EventLoop loop_ = std::move(*vhost::EventLoop::create());
-  std::vector<std::unique_ptr<vhost::Server>> servers_;
+  struct Served {
+    PortSpec spec;
+    PortId place;
+    std::unique_ptr<vhost::Server> server;
+  };
+  std::vector<Served> served_;
   json document_;
 };
 
@@ -82,6 +94,22 @@ TEST_F(NetStatsDocument, HasPortsInTheirOrder) {
     EXPECT_EQ(port["connection"]["connected"], false);
     EXPECT_TRUE(port["connection"]["features"].empty());
     EXPECT_TRUE(port["queues"].empty()) << "none ever ran";
+  }
+}
+
+TEST_F(NetStatsDocument, HasPortsThatCameAndNoneThatWent) {
+  for (int round = 0; round < 2; ++round) {
+    const auto place = network_->add(*parse_port("c,socket=/nowhere/c,client"));
+    ASSERT_TRUE(place);
+    EXPECT_EQ(*place, PortId{3}) << "behind the uplink";
+    serve(*parse_port("c,socket=/nowhere/c,client"), *place);
+    const json more = document();
+    ASSERT_EQ(more["ports"].size(), 3u);
+    EXPECT_EQ(more["ports"][2]["name"], "c");
+    EXPECT_EQ(more["uplinks"], document_["uplinks"]);
+    served_.pop_back();
+    network_->remove(*place);
+    EXPECT_EQ(document()["ports"], document_["ports"]);
   }
 }
 

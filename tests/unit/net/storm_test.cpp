@@ -49,6 +49,26 @@ TEST(StormLimit, OneFrameASecondIsOne) {
   EXPECT_EQ(taken(limit, 5, start_ns + 1'000'000'000), 1U);
 }
 
+TEST(StormLimit, AFrameMayCountAsMany) {
+  StormLimit limit(1000);
+  EXPECT_TRUE(limit.take(start_ns, 60));
+  EXPECT_EQ(taken(limit, 1000, start_ns), 40U);
+  EXPECT_FALSE(limit.take(start_ns + 999'999, 60));
+  EXPECT_TRUE(limit.take(start_ns + 1'000'000, 1));
+}
+
+TEST(StormLimit, WhatIsMoreThanItHoldsPassesAndIsPaidForLater) {
+  StormLimit limit(1000);
+  EXPECT_EQ(taken(limit, 99, start_ns), 99U);
+  EXPECT_TRUE(limit.take(start_ns, 1024));  // one is there, and 1023 are owed
+  EXPECT_EQ(taken(limit, 10, start_ns + 1'023'999'999), 0U);
+  EXPECT_EQ(taken(limit, 10, start_ns + 1'024'000'000), 1U);
+  StormLimit one(1);
+  EXPECT_TRUE(one.take(start_ns, 1024));
+  EXPECT_FALSE(one.take(start_ns + 1'023'999'999'999));
+  EXPECT_TRUE(one.take(start_ns + 1'024'000'000'000));
+}
+
 TEST(StormLimit, BearsAClockThatIsBehind) {
   StormLimit limit(1000);
   EXPECT_EQ(taken(limit, 1000, start_ns), 100U);

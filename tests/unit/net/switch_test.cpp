@@ -1,6 +1,8 @@
 #include "backends/net/switch.hpp"
 
+#include "backends/net/headers.hpp"
 #include "tests/unit/net/switch_fixture.hpp"
+#include "tests/unit/net/tcp_frame.hpp"
 
 namespace net::tests {
 namespace {
@@ -239,6 +241,24 @@ TEST_F(SwitchTest, LimitsFloodsOfEachPort) {
   EXPECT_EQ(sinks[1].take().size(), 40 - dropped) << "known stations are not flooded to";
   send(2, to_all(3));
   EXPECT_EQ(sources[2].dropped(Drop::storm), 0U);
+}
+
+TEST_F(SwitchTest, CountsAFloodedFrameAsTheSegmentsThatItAsksToBecome) {
+  start_with(3, {.storm_limit = 100});
+  hear(1, 2);
+  OwnedFrame owned(tcp4_frame(54 + 4000), SIZE_MAX, Frame::longest_head);
+  const auto forward = [&](const MacAddress& to) {
+    owned.frame.set_field(0, to);
+    owned.frame.set_field(source_mac_offset, station(1));
+    owned.frame.offload = {needs_csum, gso::tcp4, 0, 4, 34, 16};
+    subject->forward(sources[0], {&owned.frame, 1}, 0);
+  };
+  for (int i = 0; i < 5; ++i) forward(station(2));
+  EXPECT_EQ(sinks[1].take().size(), 5U);  // to one port: that is no flood
+  forward(broadcast);
+  send(0, to_all(1));  // what may pass in ten seconds has passed
+  EXPECT_EQ(sinks[2].take().size(), 1U);
+  EXPECT_EQ(sources[0].dropped(Drop::storm), 1U);
 }
 
 TEST_F(SwitchTest, LimitsNothingThatGoesToOnePort) {

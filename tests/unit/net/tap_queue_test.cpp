@@ -135,6 +135,27 @@ TEST_F(TapQueueTest, EndsABurstOfTheLongestFramesWhenItsBufferIsFull) {
   }
 }
 
+TEST_F(TapQueueTest, EndsABurstThatIsToBeCutIntoTooManySegments) {
+  constexpr TapHeader into_bytes{{needs_csum, gso::tcp4, 54, 1, 34, 16}, 0};
+  const auto sends = [&](std::size_t segments) {
+    ASSERT_TRUE(kernel_sends(into_bytes, tcp4_frame(54 + segments)));
+  };
+  const auto takes = [&](std::size_t frames) {
+    ASSERT_TRUE(queue_->take(burst_));
+    EXPECT_EQ(burst_.count, frames);
+  };
+  sends(most_segments);
+  sends(most_segments);
+  sends(most_segments);
+  takes(2);  // as many as a burst may have
+  takes(1);
+  sends(2);
+  sends(most_segments - 1);
+  sends(2);
+  takes(2);  // one more might have been too much
+  takes(1);
+}
+
 TEST_F(TapQueueTest, TakesWhatTheKernelLeftUndone) {
   auto bytes = counting_bytes(1000);
   const TapHeader undone{{needs_csum, gso::none, 99, 0, 34, 16}, 5};

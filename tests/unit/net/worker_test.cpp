@@ -1,7 +1,5 @@
 #include "backends/net/worker.hpp"
 
-#include <fcntl.h>
-
 #include "tests/unit/net/two_guests.hpp"
 
 namespace net::tests {
@@ -102,10 +100,7 @@ TEST_F(NetWorker, IsFreedFromACallThatHangs) {
   auto ring = right_.receive.start(map_);
   right_.device->set_features(modern);
   right_.device->start_ring(receive_ring, std::move(ring));
-  (void)right_.receive.call.count();
-  // A hostile front-end makes its descriptor block, and full.
-  right_.receive.call.add(UINT64_MAX - 1);
-  ASSERT_EQ(::fcntl(right_.receive.call.get(), F_SETFL, 0), 0);
+  right_.receive.call.make_blocking_and_full();
   send(left_, counting_bytes(60));
   std::this_thread::sleep_for(20ms);
   EXPECT_TRUE(workers_[0]->post([] {}));

@@ -64,6 +64,7 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
   std::deque<UsedElem> pushed;
   std::deque<UsedElem> shown;
   std::size_t served = 0;
+  std::size_t singles_seen = 0;
   for (int step = 0; step < 40'000; ++step) {
     switch (random() % 7) {
       case 0: {
@@ -89,7 +90,22 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
         }
         break;
       }
-      case 1:
+      case 1: {
+        std::array<Single, 3> singles{};
+        const std::size_t count = ring.pop_singles(singles);
+        singles_seen += count;
+        for (const Single& single : std::span(singles).first(count)) {
+          ASSERT_FALSE(offered.empty());
+          ASSERT_EQ(single.head, offered.front().id);
+          const iovec piece{single.begin, single.bytes};
+          ASSERT_EQ(this->flat({&piece, 1}), offered.front().bytes[single.writable]);
+          ASSERT_TRUE(offered.front().bytes[!single.writable].empty());
+          popped.push_back(offered.front().id);
+          unpoppable.push_back(std::move(offered.front()));
+          offered.pop_front();
+        }
+        break;
+      }
       case 2: {
         const Pop answer = ring.pop(this->chain_);
         ASSERT_EQ(answer, offered.empty() ? Pop::empty : Pop::ready);
@@ -138,6 +154,7 @@ TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
     ASSERT_EQ(ring.in_flight(), popped.size());
   }
   EXPECT_GT(served, 2'000u);
+  EXPECT_GT(singles_seen, 200u);
 }
 
 }  // namespace

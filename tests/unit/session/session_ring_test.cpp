@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tests/fakes/event.hpp"
 #include "tests/unit/session/session_fixture.hpp"
 
 /* The life of a ring: what it needs to start, what stops it, where it goes on. */
@@ -218,6 +219,20 @@ TEST_F(SessionTest, DoesNotHangOnAnEventfdThatIsFull) {
   ASSERT_EQ(frontend_.vring_fd(Request::set_vring_call, 0, call_), Outcome::done);
   start(0);
   device_.running.at(0).call->signal();
+}
+
+TEST_F(SessionTest, DoesNotHangInTellingThatARingCannotStart) {
+  negotiate();
+  const fakes::Event error;
+  const UniqueFd end(::dup(error.get()));
+  ASSERT_EQ(frontend_.vring_fd(Request::set_vring_err, 0, end), Outcome::done);
+  ASSERT_EQ(frontend_.set_memory(memory_, {2}), Outcome::done);  // the ring is not there
+  configure(0);
+  ASSERT_EQ(frontend_.vring_fd(Request::set_vring_kick, 0, kick_), Outcome::done);
+  ASSERT_EQ(frontend_.enable(0, 1), Outcome::done);
+  EXPECT_EQ(error.count(), 1U);
+  error.make_blocking_and_full();
+  EXPECT_TRUE(fakes::ends(error, [&] { (void)frontend_.enable(0, 1); }));
 }
 
 TEST_F(SessionTest, PollsWithoutAKickDescriptor) {
