@@ -173,7 +173,6 @@ Result<PackedInflightSection::Recovered> PackedInflightSection::recover(const Re
   }
   if (const auto checked = check(header); !checked) return std::unexpected(checked.error());
   settle_last_batch(header, flags_at, ring_size);
-  if (used_.index >= ring_size) return refuse("at a position behind the ring's end");
 
   auto owed = collect(ring_size);
   if (!owed) return std::unexpected(owed.error());

@@ -93,7 +93,7 @@ class PackedInflightSection {
                         std::uint16_t queue_size);
 
   /// Settles what a predecessor left on a ring of `ring_size`. A new section is made ready, and
-  /// goes on where `base` says; of any other the positions are the truth.
+  /// goes on where `base` says; of any other the positions are the truth, but still to be checked.
   [[nodiscard]] Result<Recovered> recover(const Recovered& base, std::uint16_t ring_size,
                                           const FlagsAt& flags_at);
 

@@ -104,8 +104,10 @@ TEST_F(PackedInflightTest, OwesASingleToo) {
   std::vector<Single> singles(4);
   ASSERT_EQ(first.pop_singles(singles), 1u);
   PackedRing second = start();
+  EXPECT_TRUE(second.arm_kick()) << "it is owed, though the driver has nothing new";
   EXPECT_EQ(drain(second), ids);
   EXPECT_EQ(lengths(), Lengths{10});
+  EXPECT_FALSE(second.arm_kick());
 }
 
 TEST_F(PackedInflightTest, OwesChainsWhoseDescriptorsWereOverwritten) {
@@ -214,6 +216,35 @@ TEST_P(PackedDeathTest, EndsABatchOrUndoesIt) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(EveryStep, PackedDeathTest, testing::Range(0, 9));
+
+TEST_F(PackedInflightTest, HasWrittenABatchDownBeforeItIsShown) {
+  const PackedInflightSection::Recovered base{{9, false}, {9, false}, {}};
+  for (const bool was_shown : {false, true}) {
+    std::ranges::fill(region_->bytes(), std::byte{});
+    PackedInflightSection first = section();
+    ASSERT_TRUE(first.recover(base, ring_size, {}));
+    std::vector<std::uint16_t> entries;
+    for (std::uint16_t id = 0; id < 4; ++id) {
+      for (int slots = 0; slots <= id % 2; ++slots) first.note({data_at, 1, id, 0});
+      entries.push_back(first.take(id));
+    }
+    first.give_back(entries[3]);
+    first.give_back(entries[1]);
+    first.give_back(entries[0]);
+    first.prepare({3, true});  // and dies, before it is shown or behind it
+
+    PackedInflightSection second = section();
+    const auto found = second.recover(base, ring_size, [&](std::uint16_t index) {
+      EXPECT_EQ(index, 9);
+      return was_shown ? base.used.used_flags() : base.used.available_flags();
+    });
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->owed.size(), was_shown ? 1u : 4u);
+    EXPECT_EQ(found->owed.back().id, was_shown ? 2 : 3);
+    EXPECT_EQ(found->used, was_shown ? (PackedPosition{3, true}) : base.used);
+    EXPECT_EQ(found->available.ahead_of(found->used, ring_size), was_shown ? 1u : 6u);
+  }
+}
 
 TEST_F(PackedInflightTest, AnswersEverythingOnceWhereverItDies) {
   // Each life goes a random number of steps; what it is killed with comes back in the next.
