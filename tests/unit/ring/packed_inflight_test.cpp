@@ -451,6 +451,23 @@ TEST_F(PackedInflightTest, RefusesMarksThatAreNoChains) {
   refuses([&] { entry(2).inflight = 1; });
 }
 
+TEST_F(PackedInflightTest, RefusesMoreMarksThanTheRingHasDescriptors) {
+  constexpr std::uint16_t longer = 2 * ring_size;
+  auto region = make_inflight_region(1, longer);
+  region_ = std::make_shared<const Mapping>(
+      std::move(*Mapping::map(region->file.get(), 0, region->description.mmap_size_bytes)));
+  const auto starts_in = [&] {
+    return PackedRing::create(driver_.setup(), map_, {region_, region_->bytes(), longer})
+        .has_value();
+  };
+  ASSERT_TRUE(starts_in());
+  for (std::uint16_t i = 0; i < ring_size; ++i) entry(i).inflight = 1, entry(i).num = 1;
+  EXPECT_TRUE(starts_in());
+  entry(ring_size).inflight = 1;
+  entry(ring_size).num = 1;
+  EXPECT_FALSE(starts_in());
+}
+
 TEST_F(PackedInflightTest, EndsOnALoopInTheLastBatch) {
   const Ids ids = add(2);
   PackedRing first = start();
