@@ -103,6 +103,21 @@ TEST_F(DpdkQueueTest, KeepsTheOrderAndDropsWhatDoesNotFit) {
   EXPECT_EQ(dropped(Drop::full), 70 - RingDevice::slots + 1);
 }
 
+TEST_F(DpdkQueueTest, KeepsTheOrderForADriverThatIsServedInSmallGroups) {
+  device_->lends = true;
+  DpdkSink sink(*device_, 0);
+  std::vector<std::unique_ptr<OwnedFrame>> owned;
+  std::vector<Frame*> frames;
+  for (unsigned i = 0; i < 30; ++i) {
+    owned.push_back(std::make_unique<OwnedFrame>(counting_bytes(100 + i)));
+    frames.push_back(&owned.back()->frame);
+  }
+  send(sink, frames);
+  for (unsigned i = 0; i < 30; ++i) EXPECT_EQ(ring_->get_bytes(), counting_bytes(100 + i)) << i;
+  EXPECT_EQ(ring_->get(), nullptr);
+  EXPECT_EQ(traffic_.frames.value(), 30U);
+}
+
 TEST_F(DpdkQueueTest, SumsWhatTheDriverCannot) {
   DpdkSink sink(*device_, 0);
   OwnedFrame owned(tcp4_frame(500));
