@@ -53,7 +53,7 @@ std::optional<std::uint16_t> BlkQueue::fill(const BlkRequest& request, bool once
   if (!ranged) data.insert(data.end(), request.data.begin(), request.data.end());
   writable_.push_back(lines_.segment(line + status_at, 1));
 
-  SplitDriverRing& ring = queue_->ring();
+  AnyDriverRing& ring = queue_->ring();
   const auto head = ring.place(readable_, writable_, slot, once ? Placing::once : Placing::kept);
   if (!head) return std::nullopt;
   free_.pop_back();

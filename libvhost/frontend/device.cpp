@@ -76,6 +76,7 @@ Result<void> Device::make_queues(std::size_t count, QueueOptions options, std::s
   }
   options.ring.event_idx = has(features_, feature::event_idx);
   options.ring.legacy = !has(features_, feature::version_1);
+  options.ring.packed = has(features_, feature::ring_packed);
   if (!has(features_, feature::indirect_desc)) options.ring.indirect = 0;
 
   queues_.clear();
@@ -85,7 +86,7 @@ Result<void> Device::make_queues(std::size_t count, QueueOptions options, std::s
     if (!queue) return std::unexpected(queue.error());
     queues_.push_back(std::make_unique<Queue>(std::move(*queue)));
   }
-  bases_.assign(queues_.size(), 0);
+  bases_.assign(queues_.size(), queues_.front()->ring().first_base());
   return {};
 }
 
@@ -181,12 +182,12 @@ Result<void> Device::stop() {
     auto base =
         connection_.ask_for<VringState>(Request::get_vring_base, bytes_of(VringState{i, 0}));
     if (!base) return std::unexpected(base.error());
-    if (base->index != i || base->value > 0xffff) {
+    if (base->index != i || (base->value > 0xffff && !queues_[i]->ring().packed())) {
       return fail(peer_fault, "GET_VRING_BASE of ring " + std::to_string(i) + " answered ring " +
                                   std::to_string(base->index) + ", base " +
                                   std::to_string(base->value));
     }
-    bases_[i] = static_cast<std::uint16_t>(base->value);
+    bases_[i] = base->value;
   }
   return set_status(0);
 }
@@ -196,7 +197,7 @@ std::vector<ReturnedChain> Device::detach() {
   [[maybe_unused]] const auto stopped = stop();
   std::vector<ReturnedChain> returned;
   for (std::size_t i = 0; i < queues_.size(); ++i) {
-    SplitDriverRing& ring = queues_[i]->ring();
+    AnyDriverRing& ring = queues_[i]->ring();
     Completion completion;
     while (ring.poll(completion) == Poll::done) {
       returned.push_back({i, completion.cookie, true, completion.written_bytes});
@@ -205,8 +206,8 @@ std::vector<ReturnedChain> Device::detach() {
       returned.push_back({i, ring.cookie(head), false, 0});
     }
     ring.reset();
+    bases_[i] = ring.first_base();
   }
-  std::ranges::fill(bases_, std::uint16_t{0});
   inflight_fd_ = UniqueFd();  // it tells of rings that are no more
   return returned;
 }
@@ -216,7 +217,7 @@ Result<void> Device::reconnect(Connection connection) {
   const std::uint64_t features = features_;
   const bool resubmits = inflight_fd_.get() >= 0;
   for (const auto& queue : queues_) {
-    const SplitDriverRing& ring = queue->ring();
+    const AnyDriverRing& ring = queue->ring();
     if (!resubmits && !ring.caught_up()) {
       return fail(Fault::operator_, "a queue has completions that were not polled");
     }
@@ -230,8 +231,9 @@ Result<void> Device::reconnect(Connection connection) {
     return fail(Fault::unsupported, "the new back-end does not offer INFLIGHT_SHMFD any more");
   }
   for (std::size_t i = 0; i < queues_.size(); ++i) {
-    SplitDriverRing& ring = queues_[i]->ring();
-    bases_[i] = ring.base_after_crash();
+    AnyDriverRing& ring = queues_[i]->ring();
+    // As QEMU does: a packed ring's base is only known to the inflight region.
+    if (!resubmits || !ring.packed()) bases_[i] = ring.base_after_crash();
     if (!resubmits) ring.offer_again();
   }
   return start();

@@ -73,8 +73,8 @@ class Device {
 
   [[nodiscard]] Result<void> negotiate(const Wishes& wishes);
   /// Makes the rings of `count` queues, as the back-end counts them: some kinds of device have
-  /// several rings in each. What was negotiated (EVENT_IDX, VERSION_1, INDIRECT_DESC) overrules
-  /// the options where they ask for more.
+  /// several rings in each. What was negotiated (EVENT_IDX, VERSION_1, INDIRECT_DESC, RING_PACKED)
+  /// overrules the options.
   [[nodiscard]] Result<void> make_queues(std::size_t count, QueueOptions options,
                                          std::size_t rings_each = 1);
   [[nodiscard]] Result<void> start();
@@ -146,7 +146,7 @@ class Device {
   std::uint64_t protocol_features_ = 0;
   std::size_t max_queues_ = 1;
   std::vector<std::unique_ptr<Queue>> queues_;
-  std::vector<std::uint16_t> bases_;  // where each ring goes on
+  std::vector<std::uint32_t> bases_;  // where each ring goes on
   std::vector<std::size_t> shared_;   // ids of the regions that the back-end has
   UniqueFd inflight_fd_;
   InflightDescription inflight_{};

@@ -44,10 +44,11 @@ struct Completion {
 };
 
 struct RingOptions {
-  std::uint16_t size = 128;    ///< descriptors; a power of two
+  std::uint16_t size = 128;    ///< descriptors; of a split ring a power of two
   bool event_idx = false;      ///< as negotiated
   bool legacy = false;         ///< VERSION_1 was not negotiated: the contiguous layout of old
   std::uint16_t indirect = 0;  ///< descriptors in each indirect table; 0: direct chains only
+  bool packed = false;         ///< as negotiated; never legacy
 };
 
 /// What a driver asks of a ring, whatever its layout.

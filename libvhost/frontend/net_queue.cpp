@@ -72,7 +72,7 @@ Result<NetQueue> NetQueue::create(SharedMemory& memory, Queue& to_guest, Queue& 
 }
 
 Result<void> NetQueue::place_buffers(const NetQueueOptions& options) {
-  SplitDriverRing& ring = to_guest_->ring();
+  AnyDriverRing& ring = to_guest_->ring();
   const std::size_t each = cut({0, buffer_bytes_}, options).size();
   const std::size_t count = options.buffers != 0 ? options.buffers : ring.size() / each;
   auto room = memory_->allocate(std::max<std::size_t>(count, 1) * stride_, page_bytes);

@@ -7,7 +7,7 @@
 namespace vhost::frontend {
 
 Result<Queue> Queue::create(SharedMemory& memory, const QueueOptions& options) {
-  auto ring = SplitDriverRing::create(memory, options.ring);
+  auto ring = AnyDriverRing::create(memory, options.ring);
   if (!ring) return std::unexpected(ring.error());
   Queue queue(std::move(*ring));
   const auto event = [] { return UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); };

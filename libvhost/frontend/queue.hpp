@@ -1,7 +1,7 @@
 #pragma once
 #include <chrono>
 
-#include "libvhost/frontend/driver_ring.hpp"
+#include "libvhost/frontend/any_driver_ring.hpp"
 
 /*
  * A ring with the descriptors that wake its two sides: the driver kicks, the device calls.
@@ -27,8 +27,8 @@ class Queue {
  public:
   [[nodiscard]] static Result<Queue> create(SharedMemory& memory, const QueueOptions& options);
 
-  [[nodiscard]] SplitDriverRing& ring() { return ring_; }
-  [[nodiscard]] const SplitDriverRing& ring() const { return ring_; }
+  [[nodiscard]] AnyDriverRing& ring() { return ring_; }
+  [[nodiscard]] const AnyDriverRing& ring() const { return ring_; }
 
   /// Publishes what was offered, and kicks the device if it wants to be.
   void submit() {
@@ -48,9 +48,9 @@ class Queue {
   [[nodiscard]] const QueueCounters& counters() const { return counters_; }
 
  private:
-  explicit Queue(SplitDriverRing ring) : ring_(std::move(ring)) {}
+  explicit Queue(AnyDriverRing ring) : ring_(std::move(ring)) {}
 
-  SplitDriverRing ring_;
+  AnyDriverRing ring_;
   UniqueFd kick_fd_, call_fd_, error_fd_;
   QueueCounters counters_;
 };

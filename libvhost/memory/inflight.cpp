@@ -68,7 +68,7 @@ Result<std::vector<std::uint16_t>> InflightSection::recover(std::uint16_t used_i
 }
 
 Result<InflightRegion> make_inflight_region(std::uint16_t queues, std::uint16_t queue_size) {
-  const std::uint64_t size = queues * inflight_section_bytes(queue_size) + keepsake_bytes;
+  const std::uint64_t size = inflight_region_bytes(queues, queue_size);
   auto file = make_sealed_memory("vhost-inflight", size);
   if (!file) return std::unexpected(file.error());
   return InflightRegion{std::move(*file), {size, 0, queues, queue_size, 0}};

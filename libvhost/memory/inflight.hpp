@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "libvhost/memory/mapping.hpp"
+#include "libvhost/memory/packed_inflight.hpp"
 #include "libvhost/wire/protocol.hpp"
 
 /*
@@ -117,6 +118,12 @@ struct Keepsake {
   std::shared_ptr<const Mapping> region;
   std::span<std::byte, keepsake_bytes> bytes;  ///< zero if new; else whatever the front-end left
 };
+
+/// Bytes of a region that serves rings of either layout: a packed ring's section is the longer.
+[[nodiscard]] constexpr std::uint64_t inflight_region_bytes(std::uint16_t queues,
+                                                            std::uint16_t queue_size) {
+  return queues * packed_inflight_section_bytes(queue_size) + keepsake_bytes;
+}
 
 /// A new region for `queues` rings of `queue_size` descriptors, and how to announce it.
 struct InflightRegion {

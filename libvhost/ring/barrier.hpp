@@ -44,4 +44,14 @@ inline void store_relaxed(std::byte* shared, std::uint16_t value) {
       .store(value, std::memory_order_relaxed);
 }
 
+/// A u32 in shared memory, at an address that 4 divides: both halves at once.
+[[nodiscard]] inline std::uint32_t load_relaxed_u32(const std::byte* shared) {
+  auto* value = reinterpret_cast<std::uint32_t*>(const_cast<std::byte*>(shared));
+  return std::atomic_ref(*value).load(std::memory_order_relaxed);
+}
+inline void store_relaxed_u32(std::byte* shared, std::uint32_t value) {
+  std::atomic_ref(*reinterpret_cast<std::uint32_t*>(shared))
+      .store(value, std::memory_order_relaxed);
+}
+
 }  // namespace vhost

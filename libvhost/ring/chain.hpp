@@ -1,6 +1,7 @@
 #pragma once
 #include <sys/uio.h>
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -25,6 +26,16 @@ template <class S>
 concept DescSource = requires(S source, Desc& out) {
   { source.next(out) } -> std::same_as<Step>;
 };
+
+/// An indirect table that does not lie in one region is read entry by entry.
+template <Wire D>
+[[nodiscard]] bool read_scattered(const MemoryMap& memory, MemoryMap::Hint& hint,
+                                  GuestAddress table, std::size_t index, D& out) {
+  std::array<std::byte, sizeof(D)> bytes;
+  if (!memory.copy_from(table + index * sizeof(D), bytes, hint)) return false;
+  out = read_once<D>(bytes.data());
+  return true;
+}
 
 /// A chain's buffers, translated and checked. The caller gives it room for the pieces, once;
 /// nothing is allocated when a chain is read.

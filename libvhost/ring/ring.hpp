@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "libvhost/ring/chain.hpp"
+#include "libvhost/ring/packed_ring.hpp"
 #include "libvhost/ring/split_ring.hpp"
 
 namespace vhost {
@@ -49,10 +50,10 @@ concept Ring =
       { same.size() } -> std::same_as<std::uint16_t>;
       { same.longest_chain() } -> std::same_as<std::size_t>;
     };
-static_assert(Ring<SplitRing>);
+static_assert(Ring<SplitRing> && Ring<PackedRing>);
 
 /// A ring at the hand-over between session and device. A worker visits it once a burst, so its
 /// loops are compiled for one layout each.
-using AnyRing = std::variant<SplitRing>;
+using AnyRing = std::variant<SplitRing, PackedRing>;
 
 }  // namespace vhost

@@ -1,7 +1,7 @@
 #include "libvhost/ring/split_ring.hpp"
 
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <cassert>
 
 #include "libvhost/ring/barrier.hpp"
@@ -9,15 +9,6 @@
 
 namespace vhost {
 namespace {
-
-/// An indirect table that does not lie in one region is read entry by entry.
-[[nodiscard]] bool read_scattered(const MemoryMap& memory, MemoryMap::Hint& hint,
-                                  GuestAddress table, std::size_t index, SplitDesc& out) {
-  std::array<std::byte, sizeof(SplitDesc)> bytes;
-  if (!memory.copy_from(table + index * sizeof(SplitDesc), bytes, hint)) return false;
-  out = read_once<SplitDesc>(bytes.data());
-  return true;
-}
 
 /// Split layout: a descriptor names its successor, and the last one may name a table of its own
 /// (VIRTIO 2.7.5.3), once.
@@ -74,12 +65,6 @@ class SplitSource {
 };
 static_assert(DescSource<SplitSource>);
 
-/// There is an area, and its indexes are at even addresses. The front-end's addresses are, but a
-/// region may begin anywhere in its file.
-[[nodiscard]] bool holds_indexes(const std::byte* area) {
-  return area != nullptr && reinterpret_cast<std::uintptr_t>(area) % 2 == 0;
-}
-
 }  // namespace
 
 SplitRing::SplitRing(const RingSetup& setup, InflightSection inflight)
@@ -92,6 +77,10 @@ SplitRing::SplitRing(const RingSetup& setup, InflightSection inflight)
 
 Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<const MemoryMap> memory,
                                     InflightSection inflight) {
+  if (!std::has_single_bit(setup.size)) {
+    return fail(Fault::front_end,
+                "the size of a split ring is a power of two, not " + std::to_string(setup.size));
+  }
   SplitRing ring(setup, std::move(inflight));
   if (!ring.move_to(std::move(memory))) {
     return fail(Fault::front_end, "the ring's areas are not in the shared memory");
@@ -122,7 +111,8 @@ bool SplitRing::move_to(std::shared_ptr<const MemoryMap> memory) {
   used_ = memory->at(setup_.used, layout_.used_bytes(setup_.event_idx)).data();
   memory_ = std::move(memory);
   hint_ = {};
-  if (descriptors_.empty() || !holds_indexes(available_) || !holds_indexes(used_)) leave_memory();
+  if (descriptors_.empty() || !holds_numbers(available_, 2) || !holds_numbers(used_, 2))
+    leave_memory();
   return !broken_;
 }
 

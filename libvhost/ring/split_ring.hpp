@@ -8,6 +8,7 @@
 #include "libvhost/memory/memory_map.hpp"
 #include "libvhost/ring/barrier.hpp"
 #include "libvhost/ring/chain.hpp"
+#include "libvhost/ring/ring_setup.hpp"
 #include "libvhost/wire/virtqueue.hpp"
 
 /*
@@ -39,29 +40,8 @@
  */
 namespace vhost {
 
-/// `broken` is final until the front-end starts the ring anew, and never confused with `empty`.
-/// `no_room`: the next chain has more pieces than the Chain has room for; it was not popped.
-enum class Pop : std::uint8_t { ready, empty, broken, no_room };
-
-enum class Notify : std::uint8_t { no, yes };
-
-/// Everything that makes a ring, from SET_VRING_NUM, _ADDR, _BASE and the features.
-struct RingSetup {
-  std::uint16_t size = 0;
-  FrontendAddress descriptors{};
-  FrontendAddress available{};
-  FrontendAddress used{};
-  std::uint32_t base = 0;
-  bool event_idx = false;
-  bool indirect = false;
-};
-
 class SplitRing {
  public:
-  /// The longest chain that is served, where the ring itself is not longer. Drivers are known to
-  /// build longer indirect tables than VIRTIO 2.7.5.3.1 lets them.
-  static constexpr std::uint16_t longest_chain_at_least = 1024;
-
   /// Fails if a ring area is not wholly inside one region of `memory`, or if the inflight section
   /// is of another kind than ours.
   [[nodiscard]] static Result<SplitRing> create(const RingSetup& setup,

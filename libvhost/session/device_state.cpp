@@ -92,9 +92,11 @@ Result<VringConfig*> DeviceState::stopped_ring(std::uint32_t index, const char* 
 Result<void> DeviceState::set_vring_num(const VringState& request) {
   const auto ring = stopped_ring(request.index, "SET_VRING_NUM");
   if (!ring) return std::unexpected(ring.error());
-  if (request.value > max_ring_size || !std::has_single_bit(request.value)) {
-    return refuse("a ring of " + std::to_string(request.value) +
-                  " descriptors; it must be a power of two up to 32768");
+  const bool packed = has(accepted_, feature::ring_packed);
+  if (request.value == 0 || request.value > max_ring_size ||
+      (!packed && !std::has_single_bit(request.value))) {
+    return refuse("a ring of " + std::to_string(request.value) + " descriptors; it must be " +
+                  (packed ? "1 to 32768" : "a power of two up to 32768"));
   }
   (*ring)->setup.size = static_cast<std::uint16_t>(request.value);
   return {};
@@ -117,8 +119,11 @@ Result<void> DeviceState::set_vring_addr(const VringAddr& request) {
   if ((request.flags & ~vring_flag_log) != 0) {
     return refuse("SET_VRING_ADDR has unknown flags " + hex(request.flags));
   }
-  // VIRTIO 2.7: 16 bytes for the table, 2 for the available ring, 4 for the used ring.
-  if (request.descriptors % 16 != 0 || request.available % 2 != 0 || request.used % 4 != 0) {
+  // VIRTIO 2.7 and 2.8: 16 bytes for descriptors, 4 for the used ring and for event suppression,
+  // 2 for the available ring.
+  const unsigned available_alignment = has(accepted_, feature::ring_packed) ? 4 : 2;
+  if (request.descriptors % 16 != 0 || request.available % available_alignment != 0 ||
+      request.used % 4 != 0) {
     return refuse("the areas of ring " + std::to_string(request.index) + " are not aligned");
   }
   ring.setup = setup;
@@ -129,10 +134,11 @@ Result<void> DeviceState::set_vring_addr(const VringAddr& request) {
 Result<void> DeviceState::set_vring_base(const VringState& request) {
   const auto ring = stopped_ring(request.index, "SET_VRING_BASE");
   if (!ring) return std::unexpected(ring.error());
-  if (request.value > 0xffff) {
+  if (request.value > 0xffff && !has(accepted_, feature::ring_packed)) {
     return refuse("a split ring cannot start at " + hex(request.value));
   }
   (*ring)->setup.base = request.value;
+  (*ring)->has_base = true;
   return {};
 }
 
@@ -195,6 +201,8 @@ RingSetup DeviceState::setup_of(std::uint16_t index) const {
   RingSetup setup = rings_[index].setup;
   setup.event_idx = has(accepted_, feature::event_idx);
   setup.indirect = has(accepted_, feature::indirect_desc);
+  setup.packed = has(accepted_, feature::ring_packed);
+  if (setup.packed && !rings_[index].has_base) setup.base = new_packed_base;
   return setup;
 }
 
@@ -202,6 +210,7 @@ void DeviceState::stopped(std::uint16_t index, std::uint32_t base) {
   VringConfig& ring = rings_[index];
   ring.running = false;
   ring.setup.base = base;
+  ring.has_base = true;
 }
 
 void DeviceState::disable_all() {

@@ -35,6 +35,7 @@ enum class Kick : std::uint8_t {
 struct VringConfig {
   RingSetup setup;
   bool has_addresses = false;
+  bool has_base = false;
   bool enabled = false;
   bool running = false;     ///< enabled, or to be discarded
   bool discarding = false;  ///< of the two, it runs to be discarded
@@ -56,7 +57,7 @@ class DeviceState {
   /// The feature bits of virtio and vhost that the session itself serves.
   static constexpr std::uint64_t transport_features =
       bit(feature::any_layout) | bit(feature::indirect_desc) | bit(feature::event_idx) |
-      bit(feature::protocol_features) | bit(feature::version_1);
+      bit(feature::protocol_features) | bit(feature::version_1) | bit(feature::ring_packed);
   /// The protocol features that every device has.
   static constexpr std::uint64_t session_protocol_features =
       bit(protocol_feature::mq) | bit(protocol_feature::reply_ack) |

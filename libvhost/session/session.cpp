@@ -157,12 +157,7 @@ Result<void> Session::settle_all() {
 
 void Session::start(std::uint16_t index) {
   VringConfig& config = state_.rings()[index];
-  const RingSetup setup = state_.setup_of(index);
-  auto section = inflight_section(index);
-  Result<SplitRing> ring = inflight_ && index < inflight_description_.queues &&
-                                   setup.size > inflight_description_.queue_size
-                               ? fail(Fault::front_end, "it is larger than its inflight section")
-                               : SplitRing::create(setup, memory_, std::move(section));
+  auto ring = make_ring(index);
   if (!ring) {
     ++refused_;
     complain("ring " + std::to_string(index) + " cannot start: " + ring.error().what);

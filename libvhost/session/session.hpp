@@ -96,7 +96,7 @@ class Session {
   void start(std::uint16_t index);
   [[nodiscard]] Result<void> stop(std::uint16_t index);
   [[nodiscard]] Result<void> stop_all();
-  [[nodiscard]] InflightSection inflight_section(std::uint16_t index) const;
+  [[nodiscard]] Result<AnyRing> make_ring(std::uint16_t index) const;
   void complain(const std::string& what);
 
   UniqueFd socket_;

@@ -78,7 +78,7 @@ Session::Answer Session::get_vring_base(const VringState& request) {
   ring.kick_mode = Kick::none;
   ring.kick = nullptr;
   ring.cut_off = false;
-  return Reply::of(VringState{request.index, ring.setup.base});
+  return Reply::of(VringState{request.index, state_.setup_of(*index).base});
 }
 
 Session::Answer Session::dispatch_memory(const RequestRule& rule, Message& message) {
@@ -166,23 +166,42 @@ Session::Answer Session::set_inflight(const InflightDescription& request, const 
                                       " descriptors in " + std::to_string(request.mmap_size_bytes) +
                                       " bytes");
   }
-  // Behind the rings' sections may be room for a keepsake: regions that we made have it.
-  const std::uint64_t wanted = std::min(request.mmap_size_bytes, needed + keepsake_bytes);
+  // Behind the rings' sections may be room for a keepsake: regions that we made have it. Those of
+  // older versions have no room for packed rings.
+  const std::uint64_t wanted =
+      std::min(request.mmap_size_bytes, inflight_region_bytes(request.queues, request.queue_size)) /
+      64 * 64;
   auto mapping = Mapping::map(fd.get(), request.mmap_offset_bytes, wanted);
   if (!mapping) return pass_on(mapping);
   inflight_ = std::make_shared<const Mapping>(std::move(*mapping));
   inflight_description_ = request;
-  if (request.mmap_size_bytes - needed >= keepsake_bytes) {
-    device_.keep_in({inflight_, inflight_->bytes().subspan(needed).first<keepsake_bytes>()});
+  if (wanted - needed >= keepsake_bytes) {
+    device_.keep_in({inflight_, inflight_->bytes().last<keepsake_bytes>()});
   }
   return std::nullopt;
 }
 
-InflightSection Session::inflight_section(std::uint16_t index) const {
-  if (!inflight_ || index >= inflight_description_.queues) return {};
+/// In the layout that was negotiated, with its section of the inflight region if there is one.
+Result<AnyRing> Session::make_ring(std::uint16_t index) const {
+  const RingSetup setup = state_.setup_of(index);
+  if (!inflight_ || index >= inflight_description_.queues) {
+    if (setup.packed) return PackedRing::create(setup, memory_);
+    return SplitRing::create(setup, memory_);
+  }
   const std::uint16_t size = inflight_description_.queue_size;
-  const std::uint64_t bytes = inflight_section_bytes(size);
-  return {inflight_, inflight_->bytes().subspan(index * bytes, bytes), size};
+  if (setup.size > size) {
+    return fail(Fault::front_end, "it is larger than its inflight section");
+  }
+  const std::uint64_t bytes =
+      setup.packed ? packed_inflight_section_bytes(size) : inflight_section_bytes(size);
+  if (setup.packed && inflight_->bytes().size() - keepsake_bytes < (index + 1) * bytes) {
+    return fail(Fault::front_end, "the inflight region has no room for packed rings");
+  }
+  const auto section = inflight_->bytes().subspan(index * bytes, bytes);
+  if (setup.packed) {
+    return PackedRing::create(setup, memory_, PackedInflightSection(inflight_, section, size));
+  }
+  return SplitRing::create(setup, memory_, InflightSection(inflight_, section, size));
 }
 
 Session::Answer Session::reset_device() {

@@ -5,13 +5,17 @@
 #include "libvhost/wire/bytes.hpp"
 
 /*
- * The bytes of a split virtqueue (VIRTIO 2.7), for both ends of it.
+ * The bytes of a virtqueue, for both ends of it. A split one (VIRTIO 2.7) is
  *
  *   descriptor table   size x SplitDesc                       the driver writes
  *   available ring     flags, idx, ring[size], used_event     the driver writes
  *   used ring          flags, idx, elem[size], avail_event    the device writes
  *
- * The two event fields are there only where EVENT_IDX was negotiated.
+ * where the two event fields are there only if EVENT_IDX was negotiated. A packed one (2.8) is
+ *
+ *   descriptor ring    size x PackedDesc                      both write
+ *   driver event       EventSuppression                       the driver writes
+ *   device event       EventSuppression                       the device writes
  */
 namespace vhost {
 
@@ -36,7 +40,7 @@ static_assert(Wire<UsedElem> && sizeof(UsedElem) == 8);
 inline constexpr std::uint16_t avail_no_interrupt = 1;  ///< in the available ring's flags
 inline constexpr std::uint16_t used_no_notify = 1;      ///< in the used ring's flags
 
-/// The ring sizes that VIRTIO allows (2.7): 1 to 32768, and a power of two.
+/// The ring sizes that VIRTIO allows: 1 to 32768; of split rings (2.7) the powers of two.
 inline constexpr std::uint32_t max_ring_size = 32768;
 
 /// Where things lie in the three areas, in bytes, for a ring of `size` descriptors.
@@ -66,5 +70,99 @@ struct SplitLayout {
                                           std::uint16_t before) {
   return static_cast<std::uint16_t>(now - event - 1) < static_cast<std::uint16_t>(now - before);
 }
+
+// ---------------------------------------------------------------- packed
+
+inline constexpr std::uint16_t desc_available = 1 << 7;
+inline constexpr std::uint16_t desc_used = 1 << 15;
+
+struct PackedDesc {
+  std::uint64_t addr;
+  std::uint32_t length;
+  std::uint16_t id;
+  std::uint16_t flags;
+
+  static constexpr std::size_t length_at = 8;  // what the device writes begins here
+  static constexpr std::size_t id_at = 12;
+  static constexpr std::size_t flags_at = 14;
+};
+static_assert(Wire<PackedDesc> && sizeof(PackedDesc) == 16);
+
+/// SET_VRING_BASE for a ring that nobody has used: both positions at 0 of the first lap.
+inline constexpr std::uint32_t new_packed_base = 0x80008000;
+
+/// What a used descriptor says, where PackedDesc::length begins.
+struct PackedUsed {
+  std::uint32_t length;
+  std::uint16_t id;
+  std::uint16_t flags;
+};
+static_assert(Wire<PackedUsed> && sizeof(PackedUsed) == 8);
+
+inline constexpr std::uint16_t event_always = 0;
+inline constexpr std::uint16_t event_never = 1;
+inline constexpr std::uint16_t event_at_position = 2;  ///< only where EVENT_IDX was negotiated
+
+/// When one side wants to hear of the other (VIRTIO 2.8.14).
+struct EventSuppression {
+  std::uint16_t position;  ///< PackedPosition::bits()
+  std::uint16_t flags;
+};
+static_assert(Wire<EventSuppression> && sizeof(EventSuppression) == 4);
+
+/// A place in a descriptor ring, and whether the lap that comes to it is one in which a set bit
+/// stands for "now" (VIRTIO 2.8.1: the wrap counter).
+struct PackedPosition {
+  std::uint16_t index = 0;
+  bool wrap = true;
+
+  [[nodiscard]] bool operator==(const PackedPosition&) const = default;
+
+  [[nodiscard]] static constexpr PackedPosition of(std::uint16_t bits) {
+    return {static_cast<std::uint16_t>(bits & 0x7fff), (bits & 0x8000) != 0};
+  }
+  [[nodiscard]] constexpr std::uint16_t bits() const {
+    return static_cast<std::uint16_t>(index | (wrap ? 0x8000u : 0u));
+  }
+
+  /// `slots` are at most `size`.
+  constexpr void advance(std::uint32_t slots, std::uint32_t size) {
+    std::uint32_t next = index + slots;
+    if (next >= size) {
+      next -= size;
+      wrap = !wrap;
+    }
+    index = static_cast<std::uint16_t>(next);
+  }
+  constexpr void go_back(std::uint32_t slots, std::uint32_t size) {
+    std::uint32_t before = index;
+    if (before < slots) {
+      before += size;
+      wrap = !wrap;
+    }
+    index = static_cast<std::uint16_t>(before - slots);
+  }
+  /// How far this is ahead of `other`: all positions come round after twice the ring.
+  [[nodiscard]] constexpr std::uint32_t ahead_of(PackedPosition other, std::uint32_t size) const {
+    const std::uint32_t here = index + (wrap ? 0 : size);
+    const std::uint32_t there = other.index + (other.wrap ? 0 : size);
+    return here >= there ? here - there : here + 2 * size - there;
+  }
+
+  /// What the flags of a descriptor here are of, `available` and `used` alone.
+  [[nodiscard]] constexpr std::uint16_t available_flags() const {
+    return wrap ? desc_available : desc_used;
+  }
+  [[nodiscard]] constexpr std::uint16_t used_flags() const {
+    return wrap ? desc_available | desc_used : 0;
+  }
+  [[nodiscard]] constexpr bool is_available(std::uint16_t flags) const {
+    return (flags & (desc_available | desc_used)) == available_flags();
+  }
+  /// As the driver tells that a descriptor is used. It stays so until the next lap's is.
+  [[nodiscard]] constexpr bool is_used(std::uint16_t flags) const {
+    return ((flags & desc_used) != 0) == wrap;
+  }
+};
 
 }  // namespace vhost

@@ -75,6 +75,9 @@ class FakeDevice : public Device {
   [[nodiscard]] SplitRing& ring(std::uint16_t index) {
     return std::get<SplitRing>(running.at(index).ring);
   }
+  [[nodiscard]] PackedRing& packed_ring(std::uint16_t index) {
+    return std::get<PackedRing>(running.at(index).ring);
+  }
 
   std::uint64_t protocol = UINT64_MAX;  ///< whatever the session lets it have
   std::uint16_t offered = queues;

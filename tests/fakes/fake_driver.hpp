@@ -37,6 +37,7 @@ struct DriverOptions {
 class FakeSplitDriver {
  public:
   using DeviceRing = SplitRing;
+  using Section = InflightSection;
 
   explicit FakeSplitDriver(GuestMemory& memory, DriverOptions options = {})
       : memory_(memory), options_(options), layout_{options.size}, chains_(options.size) {
@@ -61,6 +62,16 @@ class FakeSplitDriver {
     taken_ = position;
     avail_idx(position);
     memory_.store(used_at() + SplitLayout::idx_at, position);
+  }
+  /// The same at the last position before they come round; the base that goes with it.
+  std::uint32_t start_at_the_end() {
+    start_at(65535);
+    return 65535;
+  }
+  /// The base of a new ring once so many chains of one descriptor were popped, and pushed.
+  [[nodiscard]] static std::uint32_t base_after(std::uint16_t popped,
+                                                std::uint16_t /*pushed*/ = 0) {
+    return popped;
   }
   [[nodiscard]] std::size_t free_descriptors() const { return free_.size(); }
 

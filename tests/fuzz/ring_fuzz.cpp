@@ -1,7 +1,8 @@
-// A guest controls every byte of a split ring, and rewrites it between the device's turns.
+// A guest controls every byte of a ring of either layout, and rewrites it between the device's
+// turns.
 #include <algorithm>
 
-#include "tests/fakes/fake_driver.hpp"
+#include "tests/fakes/fake_packed_driver.hpp"
 
 using namespace vhost;
 
@@ -21,20 +22,20 @@ void touch(const Chain& chain) {
   }
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  if (size < 4) return 0;
+template <class Driver>
+void drive(const std::uint8_t* data, std::size_t size) {
   static fakes::GuestMemory memory;
   static const auto map = memory.map();
   static auto region = make_inflight_region(1, 64);
   static auto mapping = std::make_shared<const Mapping>(
       std::move(*Mapping::map(region->file.get(), 0, region->description.mmap_size_bytes)));
 
-  const auto ring_size = static_cast<std::uint16_t>(1 << (data[0] % 7));
-  const fakes::FakeSplitDriver driver(
+  using Ring = typename Driver::DeviceRing;
+  const auto ring_size = static_cast<std::uint16_t>(
+      std::same_as<Ring, PackedRing> ? 1 + data[0] % 64 : 1 << (data[0] % 7));
+  const Driver driver(
       memory, {.size = ring_size, .event_idx = (data[1] & 1) != 0, .indirect = (data[1] & 2) != 0});
-  InflightSection inflight;
+  typename Driver::Section inflight;
   if ((data[1] & 4) != 0) inflight = {mapping, mapping->bytes(), 64};
   auto input = std::span(data, size).subspan(4);
   const auto rewrite = [&](std::byte* where, std::size_t most) {
@@ -46,8 +47,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if ((data[1] & 8) != 0) rewrite(mapping->bytes().data(), 256);
   rewrite(memory.at(fakes::GuestMemory::low), data[2] * 16u);
 
-  auto ring = SplitRing::create(driver.setup(data[3]), map, std::move(inflight));
-  if (!ring) return 0;
+  const std::uint32_t base = std::same_as<Ring, PackedRing>
+                                 ? data[3] % ring_size * 0x10001u | (data[3] & 1u) << 15
+                                 : data[3];
+  auto ring = Ring::create(driver.setup(base), map, std::move(inflight));
+  if (!ring) return;
   std::vector<iovec> room(data[3] % 2 == 0 ? 16 : ring->longest_chain());
   Chain chain(room);
   std::vector<std::uint16_t> heads;
@@ -75,5 +79,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (const auto head : heads) ring->push(head, 0);
   (void)ring->publish();
   if (ring->in_flight() != 0) __builtin_trap();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size < 4) return 0;
+  if ((data[0] & 0x80) != 0) {
+    drive<fakes::FakePackedDriver>(data, size);
+  } else {
+    drive<fakes::FakeSplitDriver>(data, size);
+  }
   return 0;
 }

@@ -14,10 +14,13 @@ void serve(FakeDevice& device) {
   std::vector<iovec> room(64);
   Chain chain(room);
   for (auto& [index, started] : device.running) {
-    auto& ring = std::get<SplitRing>(started.ring);
-    for (int i = 0; i < 4 && ring.pop(chain) == Pop::ready; ++i) ring.push(chain.head, 0);
-    (void)ring.publish();
-    (void)ring.arm_kick();
+    std::visit(
+        [&](auto& ring) {
+          for (int i = 0; i < 4 && ring.pop(chain) == Pop::ready; ++i) ring.push(chain.head, 0);
+          (void)ring.publish();
+          (void)ring.arm_kick();
+        },
+        started.ring);
   }
 }
 

@@ -9,8 +9,19 @@
 namespace integration {
 namespace {
 
-class Crash : public Served {
+class Crash : public Served, public ::testing::WithParamInterface<bool> {
  protected:
+  /// On rings of the layout under test.
+  static BlkOptions laid_out(BlkOptions options = {}) {
+    return GetParam() ? packed(std::move(options)) : options;
+  }
+  /// The mark of one entry of a section, in the layout under test.
+  template <class Header, class Entry>
+  static std::size_t mark(const std::byte* section, std::uint16_t index) {
+    Entry entry{};
+    std::memcpy(&entry, section + sizeof(Header) + index * sizeof entry, sizeof entry);
+    return entry.inflight;
+  }
   /// Requests that the kept inflight region says were begun and not finished.
   static std::size_t marked(Guest& disk) {
     const auto& described = disk->device().inflight();
@@ -20,13 +31,14 @@ class Crash : public Served {
     if (mapped == MAP_FAILED) throw std::runtime_error("cannot map the inflight region");
     std::size_t count = 0;
     for (std::uint16_t queue = 0; queue < described.queues; ++queue) {
+      const auto size = described.queue_size;
       const auto* section = static_cast<const std::byte*>(mapped) +
-                            queue * vhost::inflight_section_bytes(described.queue_size);
-      for (std::uint16_t head = 0; head < described.queue_size; ++head) {
-        vhost::InflightEntry entry{};
-        std::memcpy(&entry, section + sizeof(vhost::InflightHeader) + head * sizeof entry,
-                    sizeof entry);
-        count += entry.inflight;
+                            queue * (GetParam() ? vhost::packed_inflight_section_bytes(size)
+                                                : vhost::inflight_section_bytes(size));
+      for (std::uint16_t index = 0; index < size; ++index) {
+        count += GetParam()
+                     ? mark<vhost::PackedInflightHeader, vhost::PackedInflightEntry>(section, index)
+                     : mark<vhost::InflightHeader, vhost::InflightEntry>(section, index);
       }
     }
     ::munmap(mapped, bytes);
@@ -52,29 +64,29 @@ class Crash : public Served {
   }
 };
 
-TEST_F(Crash, EveryRequestInFlightCompletesOnceTwentyTimes) {
+TEST_P(Crash, EveryRequestInFlightCompletesOnceTwentyTimes) {
   serve();
-  auto disk = guest();
+  auto disk = guest(laid_out());
   Load load(disk, {.blocks = 320, .block_bytes = 64 * kibi, .depth = 64});
   EXPECT_GT(die_and_go_on(disk, {&load}), 0U);
   EXPECT_EQ(load.failed, 0U);
 }
 
-TEST_F(Crash, EveryRequestOfSeveralQueuesCompletesOnceTwentyTimes) {
+TEST_P(Crash, EveryRequestOfSeveralQueuesCompletesOnceTwentyTimes) {
   const Strings flags{"--workers", "2"};
   serve(flags);
-  auto disk = guest(with_queues(3));
+  auto disk = guest(laid_out(with_queues(3)));
   Load first(disk, {.queue = 0, .blocks = 160, .block_bytes = 64 * kibi, .depth = 32});
   Load second(disk, {.queue = 1, .first_sector = 40000, .depth = 32});
   Load third(disk, {.queue = 2, .first_sector = 80000, .depth = 32, .misalignment = 1});
   EXPECT_GT(die_and_go_on(disk, {&first, &second, &third}, flags), 0U);
 }
 
-TEST_F(Crash, ADriverWithoutAnInflightRegionOffersAgain) {
+TEST_P(Crash, ADriverWithoutAnInflightRegionOffersAgain) {
   serve();
   BlkOptions options;
   options.wishes.protocol_features &= ~vhost::bit(vhost::protocol_feature::inflight_shmfd);
-  auto disk = guest(options);
+  auto disk = guest(laid_out(options));
   Load load(disk, {.blocks = 160, .block_bytes = 64 * kibi, .depth = 32});
   for (int death = 0; death < 10; ++death) {
     load.submit();
@@ -89,7 +101,7 @@ TEST_F(Crash, ADriverWithoutAnInflightRegionOffersAgain) {
   load.verify();
 }
 
-TEST_F(Crash, DeathAtEveryMessageOfTheHandshakeLeavesASuccessorThatServes) {
+TEST_P(Crash, DeathAtEveryMessageOfTheHandshakeLeavesASuccessorThatServes) {
   serve();
   for (int told = 0; told < 5; ++told) {
     auto connection = connect(socket);
@@ -103,10 +115,13 @@ TEST_F(Crash, DeathAtEveryMessageOfTheHandshakeLeavesASuccessorThatServes) {
     daemon->kill();
     restart();
   }
-  auto disk = guest();
+  auto disk = guest(laid_out());
   Load load(disk, {});
   load.run(50);
 }
+
+INSTANTIATE_TEST_SUITE_P(Rings, Crash, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "Packed" : "Split"; });
 
 }  // namespace
 }  // namespace integration

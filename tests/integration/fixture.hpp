@@ -62,4 +62,10 @@ inline constexpr std::size_t kibi = 1024;
   return options;
 }
 
+/// The same on packed rings.
+[[nodiscard]] inline BlkOptions packed(BlkOptions options = {}) {
+  options.wishes.required_features |= vhost::bit(vhost::feature::ring_packed);
+  return options;
+}
+
 }  // namespace integration

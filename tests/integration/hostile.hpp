@@ -39,12 +39,13 @@ class Hostile : public Served {
   /// A connection on which nothing was said yet.
   [[nodiscard]] Connection stranger() { return connect(socket); }
   /// A connection with all features accepted and acknowledgements on.
-  [[nodiscard]] Connection acquaintance() {
+  [[nodiscard]] Connection acquaintance(
+      std::uint64_t without = vhost::bit(vhost::feature::ring_packed)) {
     auto connection = stranger();
     const auto features = must(connection.ask_for<std::uint64_t>(Request::get_features));
     const auto protocol = must(connection.ask_for<std::uint64_t>(Request::get_protocol_features));
     must(connection.tell(Request::set_protocol_features, protocol));
-    must(connection.tell(Request::set_features, features));
+    must(connection.tell(Request::set_features, features & ~without));
     connection.acknowledge(true);
     return connection;
   }

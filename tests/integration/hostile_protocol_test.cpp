@@ -152,6 +152,16 @@ TEST_F(HostileProtocol, GetVringBaseOfNoRingEndsTheConnectionOnly) {
   }
 }
 
+TEST_F(HostileProtocol, SizesThatNoPackedRingHasAreRefused) {
+  auto connection = acquaintance(0);
+  for (const std::uint32_t size : {0U, 32769U, 65535U, 65536U, 1U << 31, 0xffffffffU}) {
+    EXPECT_FALSE(accepts(connection, Request::set_vring_num, VringState{0, size})) << size;
+  }
+  for (const std::uint32_t size : {1U, 3U, 32767U, 32768U}) {
+    EXPECT_TRUE(accepts(connection, Request::set_vring_num, VringState{0, size})) << size;
+  }
+}
+
 TEST_F(HostileProtocol, RingSizesThatAreNoneAreRefused) {
   auto connection = acquaintance();
   for (const std::uint32_t size : {0U, 3U, 32769U, 65535U, 65536U, 1U << 31, 0xffffffffU}) {

@@ -27,7 +27,7 @@ class HostileRing : public Hostile {
     Buffer room;
 
     [[nodiscard]] vhost::frontend::Queue& queue() const { return disk->device().queue(1); }
-    [[nodiscard]] vhost::frontend::SplitDriverRing& ring() const { return queue().ring(); }
+    [[nodiscard]] vhost::frontend::SplitDriverRing& ring() const { return queue().ring().split(); }
     void descriptor(std::uint16_t index, const SplitDesc& desc) const {
       std::memcpy(ring().descriptor_area().data() + index * sizeof desc, &desc, sizeof desc);
     }

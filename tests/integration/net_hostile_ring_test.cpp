@@ -42,9 +42,9 @@ class NetHostileRing : public NetHostile {
       Queue& queue = a->device().queue(direction);
       const char* const name = direction == to_guest ? "to_guest" : "from_guest";
       const std::uint64_t before = counted(name, "broken_ring");
-      const auto area = queue.ring().descriptor_area();
+      const auto area = queue.ring().split().descriptor_area();
       const Bytes good(area.begin(), area.end());
-      mischief({queue.ring(), must(a.memory().allocate(mebi, 4096))});
+      mischief({queue.ring().split(), must(a.memory().allocate(mebi, 4096))});
       queue.ring().expose();
       queue.kick();
       if (direction == to_guest) {
@@ -139,7 +139,7 @@ class NetHostileBuffers : public NetHostile {
   /// Changes every receive buffer of the victim's, which the daemon has not looked at yet.
   template <class Change>
   static void change_buffers(Station& a, Change change) {
-    const auto area = a->device().queue(to_guest).ring().descriptor_area();
+    const auto area = a->device().queue(to_guest).ring().split().descriptor_area();
     for (std::size_t at = 0; at < area.size(); at += sizeof(SplitDesc)) {
       SplitDesc desc;
       std::memcpy(&desc, area.data() + at, sizeof desc);
@@ -363,7 +363,7 @@ TEST_F(NetHostile, RingsThatAreRewrittenWhileTheyAreServedHarmNobody) {
         rewrite(room.bytes().subspan(12, 54), value);  // the frame's
         rewrite(room.bytes().subspan(66, 3000), value);
         for (Queue* const queue : {&sends, &receives}) {
-          const auto area = queue->ring().descriptor_area();
+          const auto area = queue->ring().split().descriptor_area();
           auto* const desc =
               reinterpret_cast<std::uint16_t*>(area.data()) + random() % ring_size * 8;
           std::atomic_ref(desc[4]).store(value % 4000);                            // length
@@ -375,14 +375,15 @@ TEST_F(NetHostile, RingsThatAreRewrittenWhileTheyAreServedHarmNobody) {
     });
     for (std::uint16_t i = 0; i < ring_size; ++i) {
       const SplitDesc desc{room.guest_address, 3066, 0, 0};
-      std::memcpy(sends.ring().descriptor_area().data() + i * sizeof desc, &desc, sizeof desc);
+      std::memcpy(sends.ring().split().descriptor_area().data() + i * sizeof desc, &desc,
+                  sizeof desc);
     }
     const auto round_ends = std::chrono::steady_clock::now() + milliseconds(20);
     for (std::uint16_t i = 0; std::chrono::steady_clock::now() < round_ends; ++i) {
       std::memcpy(room.data, &request, sizeof request);
       std::ranges::copy(whole, room.data + sizeof request);
-      sends.ring().offer_raw(i % ring_size);
-      receives.ring().offer_raw(i % ring_size);
+      sends.ring().split().offer_raw(i % ring_size);
+      receives.ring().split().offer_raw(i % ring_size);
       sends.ring().expose();
       receives.ring().expose();
       sends.kick();

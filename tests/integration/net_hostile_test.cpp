@@ -29,7 +29,7 @@ class NetHostileMemory : public NetHostile {
   void traffic(Station& a, std::uint64_t guest_address, milliseconds time) const {
     const auto end = std::chrono::steady_clock::now() + time;
     for (const std::size_t direction : {to_guest, from_guest}) {
-      const auto area = a->device().queue(direction).ring().descriptor_area();
+      const auto area = a->device().queue(direction).ring().split().descriptor_area();
       const SplitDesc desc{guest_address, 2048,
                            direction == to_guest ? vhost::desc_write : std::uint16_t{0}, 0};
       for (std::size_t at = 0; at < area.size(); at += sizeof desc) {
@@ -37,7 +37,7 @@ class NetHostileMemory : public NetHostile {
       }
     }
     for (std::uint16_t i = 0; std::chrono::steady_clock::now() < end; ++i) {
-      SplitDriverRing& ring = a->device().queue(from_guest).ring();
+      SplitDriverRing& ring = a->device().queue(from_guest).ring().split();
       ring.offer_raw(i % ring_size);
       ring.expose();
       a->device().queue(from_guest).kick();

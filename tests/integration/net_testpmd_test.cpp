@@ -1,4 +1,4 @@
-// DPDK's own driver as a client: virtio-user in dpdk-testpmd, over every kind of split ring that it
+// DPDK's own driver as a client: virtio-user in dpdk-testpmd, over every kind of ring that it
 // has, with its offloads, as client and as server.
 #include "tests/integration/net_fixture.hpp"
 #include "tests/integration/tcp.hpp"
@@ -102,6 +102,23 @@ INSTANTIATE_TEST_SUITE_P(Split, NetTestpmdRings,
                                            Rings{"InOrderSingle512InTwoPairs", in_order_single, 2,
                                                  512}),
                          [](const auto& parameter) { return parameter.param.name; });
+
+constexpr const char* packed_mergeable = "packed_vq=1,mrg_rxbuf=1,in_order=0";
+constexpr const char* packed_single = "packed_vq=1,mrg_rxbuf=0,in_order=0";
+constexpr const char* packed_in_order = "packed_vq=1,mrg_rxbuf=1,in_order=1";
+constexpr const char* packed_vectorized = "packed_vq=1,mrg_rxbuf=0,in_order=1,vectorized=1";
+
+INSTANTIATE_TEST_SUITE_P(
+    Packed, NetTestpmdRings,
+    ::testing::Values(Rings{"Mergeable128", packed_mergeable, 1, 128},
+                      Rings{"Mergeable256InTwoPairs", packed_mergeable, 2, 256},
+                      Rings{"Mergeable1024", packed_mergeable, 1, 1024},
+                      Rings{"Single256InTwoPairs", packed_single, 2, 256},
+                      Rings{"Single300", packed_single, 1, 300},
+                      Rings{"InOrder512InTwoPairs", packed_in_order, 2, 512},
+                      Rings{"Vectorized256", packed_vectorized, 1, 256},
+                      Rings{"Vectorized1024InTwoPairs", packed_vectorized, 2, 1024}),
+    [](const auto& parameter) { return parameter.param.name; });
 
 /// What the first queue of a port has counted under `key` in one direction.
 std::uint64_t count(const json& told, std::size_t port, const char* direction, const char* key) {

@@ -90,6 +90,51 @@ TEST_F(Queues, ALargestRingIsServed) {
   load.verify();
 }
 
+class PackedRingSize : public Queues, public ::testing::WithParamInterface<std::uint16_t> {};
+
+TEST_P(PackedRingSize, IsServed) {
+  serve();
+  auto disk = guest(packed(with_queues(1, GetParam())));
+  const auto depth = std::min<std::uint16_t>(GetParam(), 128);
+  Load load(disk, {.depth = depth});
+  load.run(400);
+  load.verify();
+}
+INSTANTIATE_TEST_SUITE_P(AnyNumber, PackedRingSize,
+                         ::testing::Values(1, 2, 3, 7, 64, 100, 255, 256, 1000));
+
+TEST_F(Queues, ALargestPackedRingIsServed) {
+  serve();
+  BlkOptions options = packed(with_queues(1, 32768));
+  options.queue.ring.indirect = 4;
+  auto disk = guest(options);
+  Load load(disk, {.blocks = 1024, .depth = 512});
+  load.run(2000);
+  load.verify();
+}
+
+TEST_F(Queues, PackedRingsAreServedSideBySide) {
+  serve({"--workers", "2"});
+  auto disk = guest(packed(with_queues(4, 50)));
+  load_all(disk, 400);
+}
+
+TEST_F(Queues, APackedDriverWithoutEventIdxIsServed) {
+  serve();
+  BlkOptions options = packed(with_queues(2));
+  options.wishes.features &= ~bit(feature::event_idx);
+  auto disk = guest(options);
+  load_all(disk, 400);
+}
+
+TEST_F(Queues, APackedDriverWithoutIndirectDescriptorsIsServed) {
+  serve();
+  BlkOptions options = packed(with_queues(2, 100));
+  options.wishes.features &= ~bit(feature::indirect_desc);
+  auto disk = guest(options);
+  load_all(disk, 400);
+}
+
 TEST_F(Queues, ALegacyDriverIsServed) {
   serve();
   BlkOptions options = with_queues(2, 64);
@@ -158,9 +203,32 @@ TEST_F(Queues, RequestsOfADisabledRingWaitUntilItIsEnabled) {
   waiting.run(50);
 }
 
-TEST_F(Queues, StoppingUnderLoadGivesBackEverythingThatWasTaken) {
+TEST_F(Queues, GetVringBaseTellsHowManyWereTaken) {
+  serve();
+  auto disk = guest();
+  Load load(disk, {.depth = 10});
+  load.submit();
+  const auto base = must(disk->device().connection().ask_for<vhost::VringState>(
+      vhost::Request::get_vring_base, vhost::bytes_of(vhost::VringState{0, 0})));
+  std::uint64_t back = 0;
+  while (load.reap()) {
+  }
+  back = load.completed;
+  EXPECT_EQ(base.value, back);
+}
+
+class Layout : public Queues, public ::testing::WithParamInterface<bool> {
+ protected:
+  static BlkOptions laid_out(BlkOptions options = {}) {
+    return GetParam() ? packed(std::move(options)) : options;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Rings, Layout, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "Packed" : "Split"; });
+
+TEST_P(Layout, StoppingUnderLoadGivesBackEverythingThatWasTaken) {
   serve({"--workers", "2"});
-  auto disk = guest(with_queues(2));
+  auto disk = guest(laid_out(with_queues(2)));
   Load load(disk, {.blocks = 256, .block_bytes = 64 * kibi, .depth = 32});
   Load other(disk, {.queue = 1, .first_sector = 60000, .depth = 8});
   for (int round = 0; round < 30; ++round) {
@@ -179,23 +247,9 @@ TEST_F(Queues, StoppingUnderLoadGivesBackEverythingThatWasTaken) {
   load.verify();
 }
 
-TEST_F(Queues, GetVringBaseTellsHowManyWereTaken) {
+TEST_P(Layout, ASecondDriverBeginsAnewOnTheSameConnection) {
   serve();
-  auto disk = guest();
-  Load load(disk, {.depth = 10});
-  load.submit();
-  const auto base = must(disk->device().connection().ask_for<vhost::VringState>(
-      vhost::Request::get_vring_base, vhost::bytes_of(vhost::VringState{0, 0})));
-  std::uint64_t back = 0;
-  while (load.reap()) {
-  }
-  back = load.completed;
-  EXPECT_EQ(base.value, back);
-}
-
-TEST_F(Queues, ASecondDriverBeginsAnewOnTheSameConnection) {
-  serve();
-  auto disk = guest();
+  auto disk = guest(laid_out());
   for (int round = 0; round < 20; ++round) {
     Load load(disk, {});
     load.run(20);

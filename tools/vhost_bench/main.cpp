@@ -53,11 +53,13 @@ void declare(common::Options& options, Plan& plan) {
                    "How long to run before that.");
   options.size("--span", plan.span_bytes, "Use only this much of the disk, from its start.");
   options.number("--ring-size", plan.ring_size, 1, 32768,
-                 "Descriptors of each queue, a power of two; by default what the depth needs.");
+                 "Descriptors of each queue, a power of two unless packed; by default what the "
+                 "depth needs.");
   options.toggle("--direct", plan.direct, "Use no indirect descriptors.");
   options.toggle("--whole-batches", plan.whole_batches,
                  "Show the device a batch when it is complete, not request by request.");
   options.toggle("--no-event-idx", plan.no_event_idx, "Do not negotiate EVENT_IDX.");
+  options.toggle("--packed", plan.packed, "Negotiate packed rings.");
   options.toggle("--legacy", plan.legacy, "Do not negotiate VERSION_1.");
   options.toggle("--huge-pages", plan.huge_pages, "Put the buffers into 2 MiB pages.");
   options.number("--seed", plan.seed, 0, ~std::uint64_t{0}, "Another seed, another sequence.");
@@ -79,8 +81,11 @@ vhost::Result<void> check(const Plan& plan) {
       plan.block_bytes > (std::uint64_t{1} << 30)) {
     return wrong("--block-size: give a multiple of 512, at most 1G");
   }
-  if (plan.ring_size != 0 && !std::has_single_bit(plan.ring_size)) {
+  if (plan.ring_size != 0 && !plan.packed && !std::has_single_bit(plan.ring_size)) {
     return wrong("--ring-size: give a power of two");
+  }
+  if (plan.packed && (plan.legacy || plan.calibrate)) {
+    return wrong("--packed: goes neither with --legacy nor with --calibrate");
   }
   return {};
 }
@@ -172,7 +177,7 @@ vhost::Result<int> calibrate(const Plan& plan) {
   if (!queue) return std::unexpected(queue.error());
   auto blk = BlkQueue::create(memory, *queue, ring_size(plan));
   if (!blk) return std::unexpected(blk.error());
-  Loopback device(queue->ring());
+  Loopback device(queue->ring().split());
   return measure(plan, std::span(&*blk, 1), memory, std::uint64_t{1} << 18, nullptr,
                  [&device] { device.serve(); });
 }
@@ -187,6 +192,7 @@ vhost::Result<int> drive(const Plan& plan) {
   BlkOptions options{.queues = plan.queues, .queue = queue_options(plan)};
   if (plan.legacy) options.wishes.features &= ~vhost::bit(vhost::feature::version_1);
   if (plan.no_event_idx) options.wishes.features &= ~vhost::bit(vhost::feature::event_idx);
+  if (plan.packed) options.wishes.required_features |= vhost::bit(vhost::feature::ring_packed);
   auto driver = BlkDriver::attach(std::move(*connection), memory, options);
   if (!driver) return std::unexpected(driver.error());
 

@@ -64,11 +64,12 @@ void declare_load(common::Options& options, NetPlan& plan, MacTexts& macs) {
                  "With --mode loop and forward: frames on their way at a time. 0: as many as the "
                  "rings hold, whether they arrive or not.");
   options.number("--ring-size", plan.ring_size, 2, 32768,
-                 "Descriptors of each ring, a power of two.");
+                 "Descriptors of each ring, a power of two unless packed.");
   options.toggle("--no-mergeable", plan.no_mergeable, "Do not negotiate mergeable buffers.");
   options.toggle("--no-offloads", plan.no_offloads,
                  "Negotiate neither checksum nor segmentation offloads.");
   options.toggle("--no-event-idx", plan.no_event_idx, "Do not negotiate EVENT_IDX.");
+  options.toggle("--packed", plan.packed, "Negotiate packed rings.");
   options.toggle("--huge-pages", plan.huge_pages, "Put the buffers into 2 MiB pages.");
 }
 
@@ -98,7 +99,10 @@ vhost::Result<void> check(NetPlan& plan, const MacTexts& macs) {
     return wrong(forward ? "--to-socket: give the path at which frames come out"
                          : "--to-socket: only --mode forward has two sockets");
   }
-  if (!std::has_single_bit(plan.ring_size)) return wrong("--ring-size: give a power of two");
+  if (!plan.packed && !std::has_single_bit(plan.ring_size)) {
+    return wrong("--ring-size: give a power of two");
+  }
+  if (plan.packed && plan.calibrate) return wrong("--packed: does not go with --calibrate");
   const auto source = parse_mac(macs.source);
   if (!source) return wrong("--source-mac: " + source.error().what);
   const auto destination = parse_mac(macs.destination);
@@ -121,6 +125,7 @@ NetOptions net_options(const NetPlan& plan) {
       vhost::bit(net_feature::host_ecn) | vhost::bit(net_feature::host_ufo);
   if (plan.no_offloads) features &= ~offloads;
   if (plan.no_event_idx) features &= ~vhost::bit(vhost::feature::event_idx);
+  if (plan.packed) options.wishes.required_features |= vhost::bit(vhost::feature::ring_packed);
   if (plan.no_mergeable) {
     features &= ~vhost::bit(net_feature::mrg_rxbuf);
     const auto whole = static_cast<std::uint32_t>(plan.frame_bytes + sizeof(NetHeader));

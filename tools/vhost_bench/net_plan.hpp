@@ -33,6 +33,7 @@ struct NetPlan {
   bool no_mergeable = false;
   bool no_offloads = false;
   bool no_event_idx = false;
+  bool packed = false;
   bool huge_pages = false;
   std::chrono::milliseconds duration{5000};
   std::chrono::milliseconds warmup{1000};

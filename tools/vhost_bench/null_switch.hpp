@@ -11,8 +11,8 @@ class NullSwitch {
  public:
   NullSwitch(const NetPlan& plan, vhost::frontend::NetQueue& queue)
       : mode_(plan.mode),
-        from_guest_(queue.from_guest().ring()),
-        to_guest_(queue.to_guest().ring(), queue.header_bytes() + plan.frame_bytes) {}
+        from_guest_(queue.from_guest().ring().split()),
+        to_guest_(queue.to_guest().ring().split(), queue.header_bytes() + plan.frame_bytes) {}
 
   void serve() {
     owed_ += from_guest_.serve();

@@ -27,6 +27,7 @@ struct Plan {
   bool direct = false;           ///< no indirect descriptors
   bool whole_batches = false;    ///< show requests to the device only when a batch is complete
   bool no_event_idx = false;
+  bool packed = false;
   bool legacy = false;
   bool huge_pages = false;
   std::uint64_t seed = 1;

@@ -22,7 +22,7 @@ class GeneratorTest : public testing::Test {
     EXPECT_TRUE(lane) << lane.error().what;
     std::vector<Lane> lanes;
     lanes.push_back(std::move(*lane));
-    Loopback device(queue->ring());
+    Loopback device(queue->ring().split());
     RunHooks hooks;
     if (answers) hooks.device = [&device] { device.serve(); };
     return Generator(plan, std::move(lanes), std::move(hooks)).run();

@@ -76,7 +76,7 @@ TEST_F(NetGeneratorTest, LoopLosesNothingOnADeviceThatLosesNothing) {
 }
 
 TEST_F(NetGeneratorTest, FramesThatDoNotComeBackAreLost) {
-  Loopback hole(from_guest_->ring());
+  Loopback hole(from_guest_->ring().split());
   const NetResult result = run({.mode = NetMode::loop}, [&hole] { hole.serve(); });
   EXPECT_GT(result.sent, 1000u);
   EXPECT_EQ(result.lost, result.sent);
@@ -91,15 +91,15 @@ TEST_F(NetGeneratorTest, WindowBoundsWhatIsOnItsWay) {
 }
 
 TEST_F(NetGeneratorTest, WindowOpensAgainWhenFramesAreLost) {
-  Loopback hole(from_guest_->ring());
+  Loopback hole(from_guest_->ring().split());
   const NetResult result =
       run({.mode = NetMode::loop, .window = 10, .rounds = 4}, [&hole] { hole.serve(); });
   EXPECT_GE(result.sent, 20u);
 }
 
 TEST_F(NetGeneratorTest, FramesOfAnotherLengthAreForeign) {
-  Loopback own(from_guest_->ring());
-  Loopback other(to_guest_->ring(), 12 + 65);
+  Loopback own(from_guest_->ring().split());
+  Loopback other(to_guest_->ring().split(), 12 + 65);
   const NetResult result = run({.mode = NetMode::loop, .frame_bytes = 64}, [&] {
     own.serve();
     other.serve(1);
@@ -110,14 +110,14 @@ TEST_F(NetGeneratorTest, FramesOfAnotherLengthAreForeign) {
 }
 
 TEST_F(NetGeneratorTest, DeviceThatBreaksTheRulesEndsTheRun) {
-  Loopback liar(to_guest_->ring(), 4000);
+  Loopback liar(to_guest_->ring().split(), 4000);
   const NetResult result = run({.mode = NetMode::receive, .rounds = 5}, [&] { liar.serve(); });
   ASSERT_NE(result.broken, nullptr);
   EXPECT_LT(result.rounds.size(), 5u);
 }
 
 TEST_F(NetGeneratorTest, SlowDeviceLeavesTheGeneratorIdle) {
-  Loopback slow(from_guest_->ring());
+  Loopback slow(from_guest_->ring().split());
   unsigned turns = 0;
   const NetResult result = run({.mode = NetMode::transmit}, [&] {
     if (++turns % 8 == 0) slow.serve(1);

@@ -257,7 +257,7 @@ TEST_F(DeviceTest, ReconnectGivesTheKeptInflightRegionAndTheUsedIndexToTheSucces
   backend_.protocol_features |= bit(protocol_feature::inflight_shmfd);
   backend_.on(Request::get_inflight_fd, give_inflight);
   start_device();
-  SplitDriverRing& ring = device_->queue(0).ring();
+  SplitDriverRing& ring = device_->queue(0).ring().split();
   for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(ring.add(header, {}, i));
   device_->queue(0).submit();
   const std::uint16_t used = 1;  // the first was finished before the crash
@@ -278,7 +278,7 @@ TEST_F(DeviceTest, ReconnectGivesTheKeptInflightRegionAndTheUsedIndexToTheSucces
 
 TEST_F(DeviceTest, ReconnectWithoutInflightWantsQueuesPolledAndOffersAgain) {
   start_device();
-  SplitDriverRing& ring = device_->queue(0).ring();
+  SplitDriverRing& ring = device_->queue(0).ring().split();
   for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(ring.add(header, {}, i));
   device_->queue(0).submit();
   const std::uint16_t used = 1;

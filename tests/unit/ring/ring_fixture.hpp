@@ -5,11 +5,14 @@
 
 #include "libvhost/ring/ring.hpp"
 #include "tests/fakes/fake_driver.hpp"
+#include "tests/fakes/fake_packed_driver.hpp"
 
 namespace vhost::tests {
 
 using fakes::Buffer;
 using fakes::DriverOptions;
+using fakes::FakeOddPackedDriver;
+using fakes::FakePackedDriver;
 using fakes::FakeSplitDriver;
 using fakes::GuestMemory;
 
@@ -24,8 +27,9 @@ class RingTest : public testing::Test {
 
   explicit RingTest(DriverOptions options = {}) : driver_(memory_, options) {}
 
-  DeviceRing make(std::uint32_t base = 0) { return make(driver_.setup(base)); }
-  DeviceRing make(const RingSetup& setup, InflightSection inflight = {}) {
+  DeviceRing make() { return make(driver_.setup()); }
+  DeviceRing make(std::uint32_t base) { return make(driver_.setup(base)); }
+  DeviceRing make(const RingSetup& setup, typename Driver::Section inflight = {}) {
     auto ring = DeviceRing::create(setup, map_, std::move(inflight));
     EXPECT_TRUE(ring.has_value()) << ring.error().what;
     return std::move(*ring);
@@ -56,7 +60,7 @@ class RingTest : public testing::Test {
   Chain chain_{room_};
 };
 
-using Drivers = testing::Types<FakeSplitDriver>;
+using Drivers = testing::Types<FakeSplitDriver, FakePackedDriver, FakeOddPackedDriver>;
 
 /// The split layout, with the raw writes of a driver that breaks the rules.
 class SplitRingTest : public RingTest<FakeSplitDriver> {
@@ -67,6 +71,23 @@ class SplitRingTest : public RingTest<FakeSplitDriver> {
   Pop pop_first() {
     driver_.offer(0);
     SplitRing ring = make();
+    const Pop answer = ring.pop(chain_);
+    if (answer == Pop::broken) {
+      EXPECT_EQ(ring.pop(chain_), Pop::broken) << "broken is final";
+    }
+    return answer;
+  }
+};
+
+/// The packed layout, with the raw writes of a driver that breaks the rules.
+class PackedRingTest : public RingTest<FakePackedDriver> {
+ protected:
+  explicit PackedRingTest(DriverOptions options = {}) : RingTest(options) {}
+
+  /// What comes of a ring in which this is the first descriptor, and the others follow it.
+  Pop pop_of(std::initializer_list<PackedDesc> descriptors) {
+    driver_.write(descriptors);
+    PackedRing ring = make();
     const Pop answer = ring.pop(chain_);
     if (answer == Pop::broken) {
       EXPECT_EQ(ring.pop(chain_), Pop::broken) << "broken is final";

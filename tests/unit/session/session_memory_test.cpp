@@ -140,7 +140,9 @@ TEST_F(SessionInflightTest, GivesARegionAndTakesItBack) {
   ASSERT_TRUE(offer.fd);
   EXPECT_EQ(offer.description.queues, 4);
   EXPECT_EQ(offer.description.queue_size, 8);
-  EXPECT_EQ(offer.description.mmap_size_bytes, 4 * inflight_section_bytes(8) + keepsake_bytes);
+  EXPECT_EQ(offer.description.mmap_size_bytes,
+            4 * packed_inflight_section_bytes(8) + keepsake_bytes)
+      << "for rings of either layout";
   EXPECT_EQ(set(offer.description, offer.fd), Outcome::done);
 }
 

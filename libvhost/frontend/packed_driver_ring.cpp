@@ -1,0 +1,232 @@
+#include "libvhost/frontend/packed_driver_ring.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "libvhost/ring/barrier.hpp"
+
+namespace vhost::frontend {
+
+PackedDriverRing::PackedDriverRing(SharedMemory& memory, RingOptions options)
+    : memory_(&memory),
+      slots_(options.size),
+      size_(options.size),
+      indirect_(options.indirect),
+      event_idx_(options.event_idx),
+      free_count_(options.size) {
+  for (std::uint32_t i = 0; i < size_; ++i) slots_[i].next = static_cast<std::uint16_t>(i + 1);
+}
+
+Result<PackedDriverRing> PackedDriverRing::create(SharedMemory& memory, RingOptions options) {
+  if (options.size == 0 || options.size > max_ring_size) {
+    return fail(Fault::operator_,
+                "a packed ring's size is 1 to 32768, not " + std::to_string(options.size));
+  }
+  PackedDriverRing ring(memory, options);
+  if (auto areas = ring.allocate_areas(); !areas) return std::unexpected(areas.error());
+  ring.reset();
+  return ring;
+}
+
+PackedDriverRing::PackedDriverRing(PackedDriverRing&& other) noexcept = default;
+
+PackedDriverRing::~PackedDriverRing() {
+  if (slots_.empty()) return;  // moved from
+  for (const Buffer& area : {ring_, driver_event_, device_event_, tables_}) {
+    if (area.data != nullptr) memory_->release(area);
+  }
+}
+
+Result<void> PackedDriverRing::allocate_areas() {
+  const auto take = [&](Buffer& area, std::size_t bytes) -> Result<void> {
+    auto got = memory_->allocate(bytes, 64);  // the two sides keep off each other's cache lines
+    if (!got) return std::unexpected(got.error());
+    area = *got;
+    return {};
+  };
+  if (auto got = take(ring_, size_ * sizeof(PackedDesc)); !got) return got;
+  if (auto got = take(driver_event_, 64); !got) return got;
+  if (auto got = take(device_event_, 64); !got) return got;
+  if (indirect_ == 0) return {};
+  return take(tables_, std::size_t{size_} * indirect_ * sizeof(PackedDesc));
+}
+
+std::optional<std::uint16_t> PackedDriverRing::place(std::span<const Segment> readable,
+                                                     std::span<const Segment> writable,
+                                                     std::uint64_t cookie, Placing placing) {
+  const std::size_t total = readable.size() + writable.size();
+  const bool indirect = total > 1 && total <= indirect_;
+  const std::size_t needed = indirect ? 1 : total;
+  if (total == 0 || needed > free_count_) return std::nullopt;
+
+  const std::uint16_t head = free_head_;
+  chain_.clear();
+  for (const Segment& segment : readable) {
+    chain_.push_back({segment.guest_address, segment.length_bytes, head, 0});
+  }
+  for (const Segment& segment : writable) {
+    chain_.push_back({segment.guest_address, segment.length_bytes, head, desc_write});
+  }
+  if (indirect) write_table(head, std::exchange(chain_, {}));
+  for (std::size_t i = 0; i < chain_.size(); ++i) {
+    if (i + 1 < chain_.size()) chain_[i].flags |= desc_next;
+    slots_[free_head_].descriptor = chain_[i];
+    free_head_ = slots_[free_head_].next;
+  }
+  free_count_ = static_cast<std::uint16_t>(free_count_ - needed);
+  Slot& slot = slots_[head];
+  slot.cookie = cookie;
+  slot.descriptors = static_cast<std::uint16_t>(needed);
+  slot.offered = false;
+  slot.placed = true;
+  slot.once = placing == Placing::once;
+  return head;
+}
+
+/// The chain becomes one descriptor that names its table.
+void PackedDriverRing::write_table(std::uint16_t head, std::span<const PackedDesc> descriptors) {
+  const std::size_t offset = std::size_t{head} * indirect_ * sizeof(PackedDesc);
+  std::memcpy(tables_.data + offset, descriptors.data(), descriptors.size_bytes());
+  chain_.push_back({tables_.guest_address + offset,
+                    static_cast<std::uint32_t>(descriptors.size_bytes()), head, desc_indirect});
+}
+
+bool PackedDriverRing::remove(std::uint16_t head) {
+  if (head >= size_ || !slots_[head].placed || slots_[head].offered) return false;
+  free_chain(head);
+  return true;
+}
+
+/// The links of a chain are those of the free list it was taken from: it goes back in one piece.
+void PackedDriverRing::free_chain(std::uint16_t head) {
+  std::uint16_t last = head;
+  for (std::uint16_t i = 1; i < slots_[head].descriptors; ++i) last = slots_[last].next;
+  slots_[last].next = free_head_;
+  free_head_ = head;
+  free_count_ = static_cast<std::uint16_t>(free_count_ + slots_[head].descriptors);
+  slots_[head].placed = false;
+}
+
+void PackedDriverRing::offer_raw(std::uint16_t head) {
+  std::uint16_t at = head;
+  for (std::uint16_t i = 0; i < slots_[head].descriptors; ++i) {
+    const PackedDesc& from = slots_[at].descriptor;
+    const auto flags = static_cast<std::uint16_t>(from.flags | next_.available_flags());
+    std::memcpy(slot_at(next_.index), &from, PackedDesc::flags_at);
+    if (hidden_flags_ == 0) {
+      hidden_ = next_.index;
+      hidden_flags_ = flags;
+    } else {
+      flags_at(next_.index).store(flags, std::memory_order_relaxed);
+    }
+    next_.advance(1, size_);
+    at = slots_[at].next;
+  }
+  unpublished_ += slots_[head].descriptors;
+  ++outstanding_;
+  slots_[head].offered = true;
+  slots_[head].sequence = ++sequence_;
+}
+
+bool PackedDriverRing::add(std::span<const Segment> readable, std::span<const Segment> writable,
+                           std::uint64_t cookie) {
+  const auto head = place(readable, writable, cookie, Placing::once);
+  if (!head) return false;
+  offer_raw(*head);
+  return true;
+}
+
+void PackedDriverRing::expose() {
+  if (hidden_flags_ == 0) return;
+  flags_at(hidden_).store(hidden_flags_, std::memory_order_release);
+  hidden_flags_ = 0;
+}
+
+bool PackedDriverRing::publish() {
+  if (unpublished_ == 0) return false;
+  expose();
+  const PackedPosition before = std::exchange(published_, next_);
+  const std::uint32_t shown = std::exchange(unpublished_, 0);
+  full_barrier();  // the chains are visible before we look whether the device wants a kick
+  const std::uint32_t wish = event(device_event_).load(std::memory_order_relaxed);
+  const auto flags = static_cast<std::uint16_t>(wish >> 16);
+  if (flags != event_at_position || !event_idx_) return flags != event_never;
+  return PackedPosition::of(static_cast<std::uint16_t>(wish)).ahead_of(before, size_) < shown;
+}
+
+Poll PackedDriverRing::broke(const char* reason) {
+  broken_ = reason;
+  return Poll::broken;
+}
+
+/// Takes the used descriptor at our position.
+Poll PackedDriverRing::take(Completion& completion) {
+  const auto used = read_once<PackedDesc>(slot_at(taken_.index));
+  if (used.id >= size_) return broke("the device used a chain beyond the ring");
+  Slot& slot = slots_[used.id];
+  if (!slot.offered) return broke("the device used a chain that it did not have");
+  slot.offered = false;
+  --outstanding_;
+  taken_.advance(slot.descriptors, size_);
+  completion = {slot.cookie, (used.flags & desc_write) != 0 ? used.length : 0, used.id};
+  if (slot.once) free_chain(used.id);
+  return Poll::done;
+}
+
+bool PackedDriverRing::arm_calls() {
+  std::uint32_t wish = std::uint32_t{event_always} << 16;
+  if (event_idx_) wish = taken_.bits() | std::uint32_t{event_at_position} << 16;
+  event(driver_event_).store(wish, std::memory_order_relaxed);
+  full_barrier();  // the wish is visible before the last look
+  return !caught_up();
+}
+
+void PackedDriverRing::disarm_calls() {
+  event(driver_event_).store(std::uint32_t{event_never} << 16, std::memory_order_relaxed);
+}
+
+std::vector<std::uint16_t> PackedDriverRing::outstanding_heads() const {
+  std::vector<std::uint16_t> heads;
+  for (std::uint32_t head = 0; head < size_; ++head) {
+    if (slots_[head].offered) heads.push_back(static_cast<std::uint16_t>(head));
+  }
+  std::ranges::sort(heads, {}, [&](std::uint16_t head) { return slots_[head].sequence; });
+  return heads;
+}
+
+void PackedDriverRing::offer_again() {
+  const auto heads = outstanding_heads();
+  next_ = taken_;
+  outstanding_ = 0;
+  hidden_flags_ = 0;
+  for (const std::uint16_t head : heads) offer_raw(head);
+  expose();
+  published_ = next_;
+  unpublished_ = 0;
+}
+
+void PackedDriverRing::reset() {
+  for (std::uint32_t head = 0; head < size_; ++head) {
+    Slot& slot = slots_[head];
+    if (std::exchange(slot.offered, false) && slot.once) {
+      free_chain(static_cast<std::uint16_t>(head));
+    }
+  }
+  next_ = published_ = taken_ = {};
+  unpublished_ = outstanding_ = 0;
+  hidden_flags_ = 0;
+  broken_ = nullptr;
+  std::ranges::fill(ring_.bytes(), std::byte{});
+  std::ranges::fill(device_event_.bytes(), std::byte{});
+  disarm_calls();
+}
+
+VringAddr PackedDriverRing::addresses(std::uint32_t index) const {
+  const auto address = [](const Buffer& area) {
+    return reinterpret_cast<std::uint64_t>(area.data);
+  };
+  return {index, 0, address(ring_), address(device_event_), address(driver_event_), 0};
+}
+
+}  // namespace vhost::frontend

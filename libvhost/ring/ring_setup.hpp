@@ -1,0 +1,37 @@
+#pragma once
+#include <cstdint>
+
+#include "libvhost/memory/address.hpp"
+
+/* The words that all ring layouts share. */
+namespace vhost {
+
+/// `broken` is final until the front-end starts the ring anew, and never confused with `empty`.
+/// `no_room`: the next chain has more pieces than the Chain has room for; it was not popped.
+enum class Pop : std::uint8_t { ready, empty, broken, no_room };
+
+enum class Notify : std::uint8_t { no, yes };
+
+/// Everything that makes a ring, from SET_VRING_NUM, _ADDR, _BASE and the features.
+struct RingSetup {
+  std::uint16_t size = 0;
+  FrontendAddress descriptors{};
+  FrontendAddress available{};  ///< of a packed ring: the driver's event suppression
+  FrontendAddress used{};       ///< of a packed ring: the device's
+  std::uint32_t base = 0;
+  bool event_idx = false;
+  bool indirect = false;
+  bool packed = false;
+};
+
+/// The longest chain that is served, where the ring itself is not longer. Drivers are known to
+/// build longer indirect tables than VIRTIO 2.7.5.3.1 and 2.8.19 let them.
+inline constexpr std::uint16_t longest_chain_at_least = 1024;
+
+/// There is an area, and it is aligned for numbers of `bytes`. The front-end's addresses are, but
+/// a region may begin anywhere in its file.
+[[nodiscard]] inline bool holds_numbers(const std::byte* area, std::size_t bytes) {
+  return area != nullptr && reinterpret_cast<std::uintptr_t>(area) % bytes == 0;
+}
+
+}  // namespace vhost
