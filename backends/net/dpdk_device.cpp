@@ -40,8 +40,12 @@ struct Known {
   bool foreign_writers;
   /// The argument that makes it have several queues.
   std::string_view queues_argument;
+  /// What a receive queue keeps, if that is more than its descriptors: two rings full, one for the
+  /// kernel to fill and one that it has filled.
+  std::uint16_t rx_buffers = 0;
 };
 constexpr std::array known_drivers{
+    Known{"net_af_xdp", false, false, false, false, "", 4096},
     Known{"net_null", true, true, false, false, ""},
     Known{"net_pcap", true, true, false, false, ""},
     Known{"net_af_packet", true, false, false, false, "qpairs"},
@@ -63,6 +67,12 @@ std::unexpected<vhost::Error> refuse(const std::string& uplink, const std::strin
                                            (said.empty() ? ::rte_strerror(error) : said) + ")");
 }
 
+/// "net_null" of "net_null0,size=64".
+std::string_view driver_of(std::string_view device) {
+  device = device.substr(0, device.find(','));
+  return device.substr(0, device.find_last_not_of("0123456789") + 1);
+}
+
 /// DPDK's name of a device is its driver's with a number, and nobody else's.
 struct DeviceWords {
   std::string name;
@@ -72,11 +82,8 @@ DeviceWords words_of(const UplinkSpec& spec, const UplinkSetup& setup) {
   const std::size_t comma = std::min(spec.argument.find(','), spec.argument.size());
   DeviceWords words{spec.argument.substr(0, comma), spec.argument.substr(comma)};
   if (!words.arguments.empty()) words.arguments.erase(0, 1);
-  const std::size_t digits = words.name.find_last_not_of("0123456789") + 1;
-  const std::string driver = words.name.substr(0, digits);
-  if (digits == words.name.size()) {
-    words.name += std::to_string(static_cast<unsigned>(setup.port));
-  }
+  const std::string driver(driver_of(words.name));
+  if (driver == words.name) words.name += std::to_string(static_cast<unsigned>(setup.port));
   const std::string_view queues = known(driver).queues_argument;
   if (setup.workers > 1 && !queues.empty() &&
       words.arguments.find(std::string(queues) + '=') == std::string::npos) {
@@ -210,24 +217,26 @@ Pool make_pool(const std::string& name, unsigned mbufs, std::uint16_t room) {
 
 }  // namespace
 
-std::size_t pool_memory(unsigned workers, std::uint16_t mtu) {
+std::size_t pool_memory(std::string_view device, unsigned workers, std::uint16_t mtu) {
   // Where an mbuf may not begin in one page and end in another, pages of 4 KiB hold one each.
   constexpr std::size_t page = 4096;
   constexpr std::size_t pool_bytes = std::size_t{2} << 20;  // what a pool needs itself
   const std::size_t mbuf = cache_line + sizeof(rte_mbuf) + RTE_PKTMBUF_HEADROOM + mbuf_room(mtu);
   const std::size_t mbufs =
-      rx_mbufs(workers, usual_descriptors, workers) + tx_mbufs(workers, usual_descriptors, workers);
+      rx_mbufs(workers, std::max(usual_descriptors, known(driver_of(device)).rx_buffers), workers) +
+      tx_mbufs(workers, usual_descriptors, workers);
   return mbufs * ((mbuf + page - 1) / page * page) + 2 * pool_bytes;
 }
 
 Result<void> DpdkDevice::make_pools(std::uint16_t rx, std::uint16_t tx, unsigned workers) {
   const std::uint16_t room = mbuf_room(mtu);
   const std::string number = std::to_string(port);
-  rx_pool = make_pool("rx" + number, rx_mbufs(queues, rx, workers), room);
+  rx_pool = make_pool("rx" + number,
+                      rx_mbufs(queues, std::max(rx, known(driver).rx_buffers), workers), room);
   tx_pool = make_pool("tx" + number, tx_mbufs(queues, tx, workers), room);
   if (rx_pool && tx_pool) return {};
   return refuse(name,
-                "DPDK has no " + std::to_string((pool_memory(workers, mtu) >> 20) + 1) +
+                "DPDK has no " + std::to_string((pool_memory(driver, workers, mtu) >> 20) + 1) +
                     " MiB left for packet buffers: leave -m out of --eal, or add as much there",
                 rte_errno);
 }

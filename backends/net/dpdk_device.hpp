@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "backends/net/offload.hpp"
 #include "backends/net/uplink.hpp"
@@ -55,7 +56,8 @@ struct DpdkDevice {
   bool started_ = false;
 };
 
-/// What the pools of a device take, with the descriptors that it usually has.
-[[nodiscard]] std::size_t pool_memory(unsigned workers, std::uint16_t mtu);
+/// What the pools of a device take, with the descriptors that it usually has. `device` as DPDK
+/// names it, or its driver alone.
+[[nodiscard]] std::size_t pool_memory(std::string_view device, unsigned workers, std::uint16_t mtu);
 
 }  // namespace net

@@ -18,6 +18,10 @@ namespace {
 /// The segments of a received frame: drivers give one or a few, other processes may chain more.
 constexpr std::size_t usual_segments = 8;
 
+/// What a driver that frees mbufs while it transmits gets at once: they are filled again while they
+/// are in the first cache, and such a driver has no doorbell that is rung for each group.
+constexpr std::uint16_t small_group = 8;
+
 /// The driver's descriptor for receive interrupts; -1 if it has none. It is asked in silence: that
 /// most have none is no error.
 int interrupt_fd(std::uint16_t device, std::uint16_t queue) {
@@ -106,6 +110,7 @@ DpdkSink::DpdkSink(const DpdkDevice& device, std::uint16_t queue)
       longest_(device.mtu + std::uint32_t{ethernet_bytes} + 2 * vlan_tag_bytes),
       room_(room_of(*device.tx_pool)),
       usual_(std::min({longest_, room_, Loan::shortest - 1})),
+      group_(device.lends ? small_group : std::uint16_t{Burst::most}),
       lends_(device.lends) {}
 
 DpdkSink::~DpdkSink() {
@@ -115,7 +120,6 @@ DpdkSink::~DpdkSink() {
 void DpdkSink::send(std::span<Frame* const> frames, Traffic& traffic) {
   const std::lock_guard lock(lock_);
   traffic_ = &traffic;
-  if (spares_ < frames.size()) refill();
   for (Frame* const frame : frames) {
     if (!put_plain(*frame)) send_one(*frame);
   }
@@ -123,18 +127,17 @@ void DpdkSink::send(std::span<Frame* const> frames, Traffic& traffic) {
   tally_.flush(traffic);
 }
 
-/// Takes mbufs from the pool; none, if it has not as many as there is room for.
+/// Takes mbufs from the pool for a group; none, if it has not as many.
 void DpdkSink::refill() {
-  const auto wanted = static_cast<unsigned>(spare_.size() - spares_);
-  if (::rte_pktmbuf_alloc_bulk(device_.tx_pool.get(), &spare_[spares_], wanted) == 0) {
-    spares_ = spare_.size();
-  }
+  if (::rte_pktmbuf_alloc_bulk(device_.tx_pool.get(), spare_.data(), group_) == 0) spares_ = group_;
 }
 
 /// As nearly always: the frame asks for nothing, and a spare mbuf holds it. False: not so, and
 /// nothing is done.
 bool DpdkSink::put_plain(const Frame& frame) {
-  if (!frame.plain() || frame.length() > usual_ || spares_ == 0) return false;
+  if (!frame.plain() || frame.length() > usual_) return false;
+  if (spares_ == 0) refill();
+  if (spares_ == 0) return false;
   rte_mbuf* const mbuf = spare_[--spares_];
   copy_to_mbuf(frame, *mbuf);
   gather(*mbuf, frame);
@@ -183,7 +186,7 @@ void DpdkSink::put(const Frame& frame, Bytes bytes) {
 void DpdkSink::gather(rte_mbuf& mbuf, const Frame& frame) {
   mbufs_[gathered_] = &mbuf;
   lengths_[gathered_] = frame.length();
-  if (++gathered_ == mbufs_.size()) transmit();
+  if (++gathered_ == group_) transmit();
 }
 
 rte_mbuf* DpdkSink::make(const Frame& frame, Bytes bytes) {

@@ -72,6 +72,7 @@ class DpdkSink {
   const std::uint32_t longest_;  // without segmentation
   const std::uint32_t room_;     // of an mbuf
   const std::uint32_t usual_;    // the longest that is simply copied to one
+  const std::uint16_t group_;    // frames that are gathered and sent together
   std::atomic<bool> lends_;
   common::SpinLock lock_;
 

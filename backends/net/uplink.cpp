@@ -134,7 +134,8 @@ Result<std::unique_ptr<Uplink>> open_uplink(const UplinkSpec& spec, const Uplink
 }
 
 std::size_t uplink_memory(const UplinkSpec& spec, const UplinkSetup& setup) {
-  return spec.needs_dpdk() ? pool_memory(setup.workers, setup.mtu.value_or(1500)) : 0;
+  if (!spec.needs_dpdk()) return 0;
+  return pool_memory(spec.argument, setup.workers, setup.mtu.value_or(1500));
 }
 
 }  // namespace net

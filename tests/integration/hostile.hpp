@@ -38,8 +38,9 @@ class Hostile : public Served {
 
   /// A connection on which nothing was said yet.
   [[nodiscard]] Connection stranger() { return connect(socket); }
-  /// A connection with all features accepted but these, and acknowledgements on.
-  [[nodiscard]] Connection acquaintance(std::uint64_t without = 0) {
+  /// A connection with all features accepted and acknowledgements on.
+  [[nodiscard]] Connection acquaintance(
+      std::uint64_t without = vhost::bit(vhost::feature::ring_packed)) {
     auto connection = stranger();
     const auto features = must(connection.ask_for<std::uint64_t>(Request::get_features));
     const auto protocol = must(connection.ask_for<std::uint64_t>(Request::get_protocol_features));

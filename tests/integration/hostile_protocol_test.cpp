@@ -152,18 +152,24 @@ TEST_F(HostileProtocol, GetVringBaseOfNoRingEndsTheConnectionOnly) {
   }
 }
 
-TEST_F(HostileProtocol, RingSizesThatAreNoneAreRefused) {
-  for (const bool packed : {true, false}) {
-    auto other = acquaintance(packed ? 0 : vhost::bit(vhost::feature::ring_packed));
-    for (const std::uint32_t size : {0U, 32769U, 65535U, 65536U, 1U << 31, 0xffffffffU}) {
-      EXPECT_FALSE(accepts(other, Request::set_vring_num, VringState{0, size})) << size;
-    }
-    for (const std::uint32_t size : {1U, 2U, 32768U}) {
-      EXPECT_TRUE(accepts(other, Request::set_vring_num, VringState{0, size})) << size;
-    }
-    EXPECT_EQ(accepts(other, Request::set_vring_num, VringState{0, 3}), packed);
+TEST_F(HostileProtocol, SizesThatNoPackedRingHasAreRefused) {
+  auto connection = acquaintance(0);
+  for (const std::uint32_t size : {0U, 32769U, 65535U, 65536U, 1U << 31, 0xffffffffU}) {
+    EXPECT_FALSE(accepts(connection, Request::set_vring_num, VringState{0, size})) << size;
   }
+  for (const std::uint32_t size : {1U, 3U, 32767U, 32768U}) {
+    EXPECT_TRUE(accepts(connection, Request::set_vring_num, VringState{0, size})) << size;
+  }
+}
+
+TEST_F(HostileProtocol, RingSizesThatAreNoneAreRefused) {
   auto connection = acquaintance();
+  for (const std::uint32_t size : {0U, 3U, 32769U, 65535U, 65536U, 1U << 31, 0xffffffffU}) {
+    EXPECT_FALSE(accepts(connection, Request::set_vring_num, VringState{0, size})) << size;
+  }
+  for (const std::uint32_t size : {1U, 2U, 32768U}) {
+    EXPECT_TRUE(accepts(connection, Request::set_vring_num, VringState{0, size})) << size;
+  }
   for (std::uint32_t i = 0; i < 5000; ++i) {
     const VringState state{0, 1U << (i % 16)};
     must(connection.send_raw(number(Request::set_vring_num), 0, bytes_of(state)));

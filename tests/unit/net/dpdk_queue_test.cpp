@@ -37,6 +37,16 @@ class DpdkQueueTest : public testing::Test {
     Frame* const one = &frame;
     sink.send({&one, 1}, traffic_);
   }
+  /// Frames of 100 bytes and more, each one longer than the one before.
+  void send_many(DpdkSink& sink, unsigned count) {
+    std::vector<std::unique_ptr<OwnedFrame>> owned;
+    std::vector<Frame*> frames;
+    for (unsigned i = 0; i < count; ++i) {
+      owned.push_back(std::make_unique<OwnedFrame>(counting_bytes(100 + i)));
+      frames.push_back(&owned.back()->frame);
+    }
+    send(sink, frames);
+  }
   rte_mbuf* received(std::span<const std::byte> bytes, std::size_t segment_bytes = SIZE_MAX) {
     rte_mbuf* first = nullptr;
     for (std::size_t at = 0; at < bytes.size() || first == nullptr;) {
@@ -88,19 +98,22 @@ TEST_F(DpdkQueueTest, DropsWhatIsLongerThanTheMtu) {
 
 TEST_F(DpdkQueueTest, KeepsTheOrderAndDropsWhatDoesNotFit) {
   DpdkSink sink(*device_, 0);
-  std::vector<std::unique_ptr<OwnedFrame>> owned;
-  std::vector<Frame*> frames;
-  for (unsigned i = 0; i < 70; ++i) {
-    owned.push_back(std::make_unique<OwnedFrame>(counting_bytes(100 + i)));
-    frames.push_back(&owned.back()->frame);
-  }
-  send(sink, frames);
+  send_many(sink, 70);
   for (unsigned i = 0; i < RingDevice::slots - 1; ++i) {
     EXPECT_EQ(ring_->get_bytes(), counting_bytes(100 + i)) << i;
   }
   EXPECT_EQ(ring_->get(), nullptr);
   EXPECT_EQ(traffic_.frames.value(), RingDevice::slots - 1);
   EXPECT_EQ(dropped(Drop::full), 70 - RingDevice::slots + 1);
+}
+
+TEST_F(DpdkQueueTest, KeepsTheOrderForADriverThatIsServedInSmallGroups) {
+  device_->lends = true;
+  DpdkSink sink(*device_, 0);
+  send_many(sink, 30);
+  for (unsigned i = 0; i < 30; ++i) EXPECT_EQ(ring_->get_bytes(), counting_bytes(100 + i)) << i;
+  EXPECT_EQ(ring_->get(), nullptr);
+  EXPECT_EQ(traffic_.frames.value(), 30U);
 }
 
 TEST_F(DpdkQueueTest, SumsWhatTheDriverCannot) {
