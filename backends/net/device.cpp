@@ -9,7 +9,7 @@ constexpr std::uint64_t always_offered =
     feature::csum | feature::guest_csum | feature::mtu | feature::guest_tso4 | feature::guest_tso6 |
     feature::guest_ecn | feature::guest_ufo | feature::host_tso4 | feature::host_tso6 |
     feature::host_ecn | feature::host_ufo | feature::mergeable_buffers | feature::guest_announce |
-    feature::multi_queue;
+    feature::multi_queue | vhost::bit(vhost::feature::in_order);
 
 [[nodiscard]] constexpr bool is_receive(std::uint16_t ring) {
   return ring % 2 == 0;

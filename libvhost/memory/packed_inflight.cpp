@@ -144,6 +144,7 @@ Result<std::vector<PackedInflightSection::Owed>> PackedInflightSection::collect(
   if (!marked.empty()) counter_ = marked.back().first + 1;
   make_free_list(claimed);
   std::vector<Owed> owed;
+  owed.reserve(marked.size());
   for (const auto& [counter, chain] : marked) owed.push_back(chain);
   return owed;
 }

@@ -142,6 +142,7 @@ inline std::size_t PackedRing::pop_singles(std::span<Single> to) {
   PackedPosition next = next_avail_;
   const std::size_t most = std::min<std::size_t>(to.size(), size - slots_held_);
   std::size_t count = 0;
+  inflight_.forget();
   for (; count < most; ++count) {
     const std::byte* const slot = table + next.index * sizeof(PackedDesc);
     const std::uint16_t flags = load_acquire(slot + PackedDesc::flags_at);
@@ -156,7 +157,6 @@ inline std::size_t PackedRing::pop_singles(std::span<Single> to) {
       hint = hint_;
     }
     to[count] = {begin, desc.length, desc.id, (flags & desc_write) != 0};
-    inflight_.forget();
     inflight_.note({desc.addr, desc.length, desc.id, flags});
     held[desc.id] = {1, inflight_.take(desc.id), Origin::available};
     next.advance(1, size);

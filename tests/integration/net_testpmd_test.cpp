@@ -74,14 +74,24 @@ TEST_P(NetTestpmdRings, TrafficFlowsBothWays) {
   Testpmd client({path("a", keys), path("b", keys)},
                  {"--rxq=" + queues, "--txq=" + queues, "--txonly-multi-flow"});
   client.loop();
-  expect_clean(flowing(static_cast<std::size_t>(rings.queues)));
+  const json told = flowing(static_cast<std::size_t>(rings.queues));
+  expect_clean(told);
+  for (const json& port : told["ports"]) {
+    const auto& features = port["connection"]["features"];
+    const auto negotiated = [&](const char* name) {
+      return std::ranges::find(features, name) != features.end();
+    };
+    const std::string_view asked = rings.keys;
+    EXPECT_EQ(negotiated("VIRTIO_F_RING_PACKED"), asked.contains("packed_vq=1"));
+    EXPECT_EQ(negotiated("VIRTIO_F_IN_ORDER"), asked.contains("in_order=1"));
+  }
   EXPECT_EQ(client.quit(), good_end) << client.words();
 }
 
 constexpr const char* mergeable = "mrg_rxbuf=1,in_order=0";
 constexpr const char* single = "mrg_rxbuf=0,in_order=0";
 constexpr const char* vectorized = "mrg_rxbuf=0,in_order=0,vectorized=1";
-constexpr const char* in_order = "mrg_rxbuf=1,in_order=1";  // not offered: it goes without
+constexpr const char* in_order = "mrg_rxbuf=1,in_order=1";
 constexpr const char* in_order_single = "mrg_rxbuf=0,in_order=1";
 
 INSTANTIATE_TEST_SUITE_P(Split, NetTestpmdRings,
@@ -106,6 +116,7 @@ INSTANTIATE_TEST_SUITE_P(Split, NetTestpmdRings,
 constexpr const char* packed_mergeable = "packed_vq=1,mrg_rxbuf=1,in_order=0";
 constexpr const char* packed_single = "packed_vq=1,mrg_rxbuf=0,in_order=0";
 constexpr const char* packed_in_order = "packed_vq=1,mrg_rxbuf=1,in_order=1";
+constexpr const char* packed_in_order_single = "packed_vq=1,mrg_rxbuf=0,in_order=1";
 constexpr const char* packed_vectorized = "packed_vq=1,mrg_rxbuf=0,in_order=1,vectorized=1";
 
 INSTANTIATE_TEST_SUITE_P(
@@ -116,6 +127,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Rings{"Single256InTwoPairs", packed_single, 2, 256},
                       Rings{"Single300", packed_single, 1, 300},
                       Rings{"InOrder512InTwoPairs", packed_in_order, 2, 512},
+                      Rings{"InOrderSingle1024", packed_in_order_single, 1, 1024},
                       Rings{"Vectorized256", packed_vectorized, 1, 256},
                       Rings{"Vectorized1024InTwoPairs", packed_vectorized, 2, 1024}),
     [](const auto& parameter) { return parameter.param.name; });

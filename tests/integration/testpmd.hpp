@@ -65,7 +65,8 @@ class Testpmd {
                 "256",
                 "--no-pci",
                 "--file-prefix=vub-testpmd",
-                "--no-telemetry"};
+                "--no-telemetry",
+                "--force-max-simd-bitwidth=512"};  // where the CPU has it
     for (std::size_t i = 0; i < vdevs.size(); ++i) {
       all.push_back("--vdev=net_virtio_user" + std::to_string(i) + "," + vdevs[i]);
     }

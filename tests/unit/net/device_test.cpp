@@ -14,7 +14,7 @@ TEST_F(NetDevice, OffersTheSameWhateverItsPeersAre) {
        {feature::csum, feature::guest_csum, feature::mtu, feature::guest_tso4, feature::guest_tso6,
         feature::guest_ecn, feature::guest_ufo, feature::host_tso4, feature::host_tso6,
         feature::host_ecn, feature::host_ufo, feature::mergeable_buffers, feature::guest_announce,
-        feature::multi_queue}) {
+        feature::multi_queue, vhost::bit(vhost::feature::in_order)}) {
     EXPECT_NE(offered & mask, 0u) << mask;
   }
   EXPECT_EQ(offered & (feature::mac | feature::status), 0u);

@@ -38,6 +38,13 @@ class GuestRing {
     return {std::move(*made), kick.shared(), call.shared(), error.shared()};
   }
   FakeSplitDriver& driver() { return driver_; }
+  /// The chains that the device gave back, in its order.
+  [[nodiscard]] std::vector<std::uint16_t> take_ids() {
+    std::vector<std::uint16_t> ids;
+    while (const auto used = driver_.take_used())
+      ids.push_back(static_cast<std::uint16_t>(used->id));
+    return ids;
+  }
   /// Memory that nobody else uses.
   std::uint64_t allocate(std::size_t bytes) {
     const std::uint64_t at = next_;

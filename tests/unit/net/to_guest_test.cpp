@@ -50,6 +50,20 @@ TEST_F(ToGuestTest, CopiesAFrameBehindItsHeader) {
   EXPECT_EQ(traffic().bytes.value(), 1514u);
 }
 
+TEST_F(ToGuestTest, UsesBuffersInTheirOrderWhateverBecomesOfThem) {
+  // As VIRTIO_F_IN_ORDER wants it (VIRTIO 2.7.9).
+  start(mergeable);
+  std::vector<std::uint16_t> ids;
+  for (int i = 0; i < 5; ++i) {
+    ids.push_back(guest_.offer({1600}));
+    ids.push_back(guest_.offer({5}));  // of no use
+    ids.push_back(guest_.offer({12, 100}));
+    ids.push_back(guest_.offer({100}));
+  }
+  for (int i = 0; i < 30; ++i) deliver(counting_bytes(i % 2 == 0 ? 60 : 150));
+  EXPECT_EQ(guest_.take_ids(), ids);
+}
+
 TEST_F(ToGuestTest, DoesNotCareWherePiecesEnd) {
   start(mergeable);
   (void)guest_.offer({1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 200});

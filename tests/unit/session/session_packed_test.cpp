@@ -136,17 +136,23 @@ TEST_F(SessionPackedTest, TheNextBackEndKnowsFromTheInflightRegionWhereThisOneWa
   EXPECT_EQ(next.packed_ring(3).base(), packed_.base_after(3, 3));
 }
 
-TEST_F(SessionPackedTest, StartsNoPackedRingInARegionOfAnOlderVersion) {
-  const std::uint64_t bytes = 4 * inflight_section_bytes(64) + keepsake_bytes;
-  const UniqueFd file(::memfd_create("inflight", MFD_CLOEXEC));
-  ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(bytes)), 0);
-  ASSERT_EQ(frontend_.tell(Request::set_inflight_fd, InflightDescription{bytes, 0, 4, 64, 0},
-                           {file.get()}),
-            Outcome::done);
-  configure_packed(frontend_, 3);
-  kick(frontend_, 3);
-  EXPECT_TRUE(device_.running.empty());
-  EXPECT_TRUE(frontend_.connected());
+TEST_F(SessionPackedTest, StartsNoPackedRingInARegionThatHasNoRoomForItAndTheKeepsake) {
+  const std::uint64_t split = 4 * inflight_section_bytes(64);  // as an older version made it
+  const std::uint64_t packed = 4 * packed_inflight_section_bytes(64);
+  for (const std::uint64_t bytes : {split + keepsake_bytes, packed, packed + keepsake_bytes}) {
+    FakeDevice device;
+    FakeFrontend frontend(device);
+    frontend.negotiate(packed_features);
+    const UniqueFd file(::memfd_create("inflight", MFD_CLOEXEC));
+    ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(bytes)), 0);
+    ASSERT_EQ(frontend.tell(Request::set_inflight_fd, InflightDescription{bytes, 0, 4, 64, 0},
+                            {file.get()}),
+              Outcome::done);
+    configure_packed(frontend, 3);
+    kick(frontend, 3);
+    EXPECT_EQ(device.running.size(), bytes > packed ? 1u : 0u) << bytes;
+    EXPECT_TRUE(frontend.connected());
+  }
 }
 
 TEST_F(SessionPackedTest, EverySectionIsApart) {
