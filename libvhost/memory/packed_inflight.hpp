@@ -97,6 +97,8 @@ class PackedInflightSection {
   [[nodiscard]] Result<Recovered> recover(const Recovered& base, std::uint16_t ring_size,
                                           const FlagsAt& flags_at);
 
+  [[nodiscard]] bool is_there() const { return entries_ != nullptr; }
+
   /// Copies the next descriptor of the chain that is being read.
   void note(const PackedDesc& desc) {
     if (entries_ == nullptr) return;

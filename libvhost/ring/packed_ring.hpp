@@ -81,7 +81,7 @@ class PackedRing {
   enum class Origin : std::uint8_t { not_in_flight, available, owed };
 
   /// What is known of a chain in flight.
-  struct Held {
+  struct alignas(std::uint64_t) Held {  // so that it is written in one piece
     std::uint16_t slots = 0;
     std::uint16_t entry = 0;  // in the inflight section
     Origin origin = Origin::not_in_flight;
@@ -105,6 +105,11 @@ class PackedRing {
   [[nodiscard]] Pop hold(std::uint16_t id, const Held& held, Chain& chain);
   [[nodiscard]] Pop broken();
   void erase_unshown();
+  [[nodiscard]] std::uint16_t note_single(const PackedDesc& desc, std::uint16_t flags) {
+    inflight_.forget();
+    inflight_.note({desc.addr, desc.length, desc.id, flags});
+    return inflight_.take(desc.id);
+  }
   void leave_memory();
 
   // Where the areas are; changed by move_to() alone.
@@ -142,7 +147,7 @@ inline std::size_t PackedRing::pop_singles(std::span<Single> to) {
   PackedPosition next = next_avail_;
   const std::size_t most = std::min<std::size_t>(to.size(), size - slots_held_);
   std::size_t count = 0;
-  inflight_.forget();
+  const bool noting = inflight_.is_there();
   for (; count < most; ++count) {
     const std::byte* const slot = table + next.index * sizeof(PackedDesc);
     const std::uint16_t flags = load_acquire(slot + PackedDesc::flags_at);
@@ -157,8 +162,7 @@ inline std::size_t PackedRing::pop_singles(std::span<Single> to) {
       hint = hint_;
     }
     to[count] = {begin, desc.length, desc.id, (flags & desc_write) != 0};
-    inflight_.note({desc.addr, desc.length, desc.id, flags});
-    held[desc.id] = {1, inflight_.take(desc.id), Origin::available};
+    held[desc.id] = {1, noting ? note_single(desc, flags) : std::uint16_t{0}, Origin::available};
     next.advance(1, size);
   }
   next_avail_ = next;
