@@ -223,7 +223,7 @@ def claim_of(number: int, which: int, programs: Iterable[str]) -> Claim:
 
 def said(claim: Claim) -> str:
     words = [*sorted(claim.always), *(f"{program} in part" for program in sorted(claim.sometimes))]
-    return " and ".join(words) or "by nobody"
+    return "by " + (" and ".join(words) or "nobody")
 
 
 def message_complaints() -> list[str]:
