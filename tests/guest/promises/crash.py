@@ -58,9 +58,23 @@ def guest_notices_nothing_of_planned_restarts_of_the_daemon(lab: Lab) -> None:
     _stop_fio(guest)
 
 
-def _machine(lab: Lab) -> tuple[Daemon, Guest]:
+@promise
+def guest_with_packed_rings_notices_nothing_of_kills_and_restarts(lab: Lab) -> None:
+    daemon, guest = _machine(lab, "packed=on")
+    features = guest.run("cat /sys/bus/virtio/devices/virtio0/features")
+    assert features[34] == "1", "RING_PACKED was not negotiated"
+    for end in (daemon.kill, daemon.terminate, daemon.kill, daemon.kill, daemon.kill):
+        _wait_progress(guest)
+        end()
+        daemon.start()
+    _wait_progress(guest)
+    _stop_fio(guest)
+
+
+def _machine(lab: Lab, *properties: str) -> tuple[Daemon, Guest]:
     daemon = lab.daemon(lab.image(mebibytes=128))
-    guest = lab.boot(Disk(daemon.socket, QUEUES, QUEUE_SIZE, reconnect_seconds=1), cpus=2, fio=True)
+    disk = Disk(daemon.socket, QUEUES, QUEUE_SIZE, reconnect_seconds=1, properties=properties)
+    guest = lab.boot(disk, cpus=2, fio=True)
     fio.start(guest, WRITE_AND_VERIFY, LARGE_READS)
     return daemon, guest
 

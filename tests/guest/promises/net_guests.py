@@ -55,6 +55,13 @@ def net_driver_with_the_plainest_rings_gets_every_frame(lab: Lab) -> None:
 
 
 @promise
+def net_driver_with_packed_rings_gets_every_frame(lab: Lab) -> None:
+    daemon = _works_with(lab, "packed=on")
+    features = daemon.stats()["ports"][0]["connection"]["features"]
+    assert "VIRTIO_F_RING_PACKED" in features, features
+
+
+@promise
 def net_guests_change_their_queue_pairs_under_traffic(lab: Lab) -> None:
     daemon = lab.net_daemon(Port(("queues=2",)), Port(("queues=2",)), arguments=("--workers", "2"))
     nics = [network.nic(daemon, number, 2) for number in (0, 1)]

@@ -48,3 +48,12 @@ def fio_verifies_without_indirect_descriptors_and_event_index(lab: Lab) -> None:
     features = guest.run("cat /sys/bus/virtio/devices/virtio0/features")
     assert features[28] == features[29] == "0"
     fio.verify(guest, MIXED)
+
+
+@promise
+def fio_verifies_on_packed_rings(lab: Lab) -> None:
+    daemon = lab.daemon(lab.image())
+    guest = lab.boot(Disk(daemon.socket, num_queues=2, properties=("packed=on",)), cpus=2, fio=True)
+    features = guest.run("cat /sys/bus/virtio/devices/virtio0/features")
+    assert features[34] == "1", "RING_PACKED was not negotiated"
+    fio.verify(guest, MIXED)
