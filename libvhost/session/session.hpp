@@ -90,6 +90,7 @@ class Session {
   [[nodiscard]] Answer set_inflight(const InflightDescription& request, const UniqueFd& fd);
   [[nodiscard]] Answer reset_device();
 
+  [[nodiscard]] MemoryRegion as_addressed(MemoryRegion region) const;
   [[nodiscard]] Result<void> adopt(Result<MemoryMap> map);
   [[nodiscard]] Result<void> settle(std::uint16_t index);
   [[nodiscard]] Result<void> settle_all();

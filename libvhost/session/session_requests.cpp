@@ -83,7 +83,7 @@ Session::Answer Session::get_vring_base(const VringState& request) {
 
 Session::Answer Session::dispatch_memory(const RequestRule& rule, Message& message) {
   if (rule.request == Request::set_mem_table) return set_mem_table(message);
-  const auto region = payload_as<SingleRegion>(message).region;
+  const auto region = as_addressed(payload_as<SingleRegion>(message).region);
   const auto adopted =
       adopt(rule.request == Request::add_mem_reg ? memory_->with(region, message.fds.front().get())
                                                  : memory_->without(region));
@@ -102,9 +102,19 @@ Session::Answer Session::set_mem_table(Message& message) {
   }
   std::vector<MemoryRegion> regions(header.count);
   if (bytes != 0) std::memcpy(regions.data(), message.payload.data() + sizeof header, bytes);
+  for (MemoryRegion& region : regions) region = as_addressed(region);
   const auto adopted = adopt(MemoryMap::of(regions, message.fds, *memory_));
   if (!adopted) return pass_on(adopted);
   return std::nullopt;
+}
+
+/// With GPA_ADDRESSES ring areas and IOTLB entries are given in guest-physical addresses: then the
+/// front-end's own address space is that of the guest.
+MemoryRegion Session::as_addressed(MemoryRegion region) const {
+  if (state_.protocol_has(protocol_feature::gpa_addresses)) {
+    region.frontend_address = region.guest_address;
+  }
+  return region;
 }
 
 /// Makes `map` the memory of all rings. Before the regions that are gone are unmapped, what was

@@ -99,6 +99,7 @@ inline constexpr unsigned inflight_shmfd = 12;
 inline constexpr unsigned reset_device = 13;
 inline constexpr unsigned configure_mem_slots = 15;
 inline constexpr unsigned status = 16;
+inline constexpr unsigned gpa_addresses = 21;
 }  // namespace protocol_feature
 
 [[nodiscard]] constexpr std::uint64_t bit(unsigned number) {
