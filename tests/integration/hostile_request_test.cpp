@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "tests/integration/hostile.hpp"
-#include "tests/integration/raw_ring.hpp"
+#include "tests/integration/layout.hpp"
 
 namespace integration {
 namespace {

@@ -3,6 +3,8 @@
 
 #include <thread>
 
+#include "tests/integration/layout.hpp"
+
 namespace integration {
 namespace {
 

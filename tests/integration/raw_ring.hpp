@@ -90,9 +90,4 @@ inline void scramble(const AnyDriverRing& ring, std::minstd_rand& random, std::u
   }
 }
 
-/// The name of a test that runs on both layouts.
-inline std::string layout_name(const ::testing::TestParamInfo<bool>& is_packed) {
-  return is_packed.param ? "Packed" : "Split";
-}
-
 }  // namespace integration
