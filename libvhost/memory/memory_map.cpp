@@ -93,12 +93,38 @@ Result<MemoryMap> MemoryMap::without(const MemoryRegion& region) const {
 Result<MemoryMap> MemoryMap::of(std::span<const MemoryRegion> regions,
                                 std::span<const UniqueFd> fds, const MemoryMap& previous) {
   MemoryMap map;
+  map.log_ = previous.log_;
+  map.iotlb_ = previous.iotlb_;
   for (std::size_t i = 0; i < regions.size(); ++i) {
     if (const auto added = map.add(regions[i], fds[i].get(), previous); !added) {
       return std::unexpected(added.error());
     }
   }
   return map;
+}
+
+MemoryMap MemoryMap::logged_in(std::shared_ptr<DirtyLog> log) const {
+  MemoryMap map = *this;
+  map.log_ = std::move(log);
+  return map;
+}
+
+MemoryMap MemoryMap::translated_by(std::shared_ptr<Iotlb> iotlb) const {
+  MemoryMap map = *this;
+  map.iotlb_ = std::move(iotlb);
+  return map;
+}
+
+std::uint64_t MemoryMap::guest_physical(const std::byte* byte, Hint& hint) const {
+  const auto holds = [byte](const Range& range) {
+    return byte >= range.bytes.data() && byte < range.bytes.data() + range.bytes.size();
+  };
+  if (!holds(hint)) {
+    const auto found = std::ranges::find_if(ranges_, holds);
+    if (found == ranges_.end()) return UINT64_MAX;
+    hint = *found;
+  }
+  return hint.start + static_cast<std::uint64_t>(byte - hint.bytes.data());
 }
 
 std::span<std::byte> MemoryMap::search(GuestAddress address, std::uint64_t length,
