@@ -47,12 +47,14 @@ class Disk:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a guest is made of. Without a kernel the firmware boots from the first device."""
+    """What a guest is made of. Without a kernel the firmware boots from the first device: SeaBIOS,
+    or the one that is named."""
 
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     cpus: int = 1
     memory: str = "256M"
+    firmware: Path | None = None
     kernel: Path | None = None
     initramfs: Path | None = None
     append: str = ""
@@ -88,7 +90,8 @@ class Guest:
     def wait_ready(self, timeout_seconds: float = BOOT_SECONDS) -> None:
         """Returns once /init (of the first or of a later boot) takes commands."""
         deadline = time.monotonic() + timeout_seconds
-        while self._line(deadline) != "ready":
+        # UEFI shows its own words on this port, too, and ends them with no line feed.
+        while not self._line(deadline).endswith("ready"):
             pass
 
     def attempt(self, script: str, timeout_seconds: float = COMMAND_SECONDS) -> Result:
@@ -203,6 +206,8 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
         "-chardev", f"socket,id=agent,fd={agent_fd}", "-serial", "chardev:agent",
         "-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control",
     ]
+    if machine.firmware is not None:
+        command += ["-bios", str(machine.firmware)]
     if machine.kernel is not None:
         options = f"console=ttyS0 loglevel=5 mitigations=off panic=0 {machine.append}"
         command += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]

@@ -97,10 +97,6 @@ class Lab:
         root = initramfs.build(self.setting.cache, linux, kind)
         return self._start(Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root))
 
-    def boot_from_network(self, nic: Nic) -> Guest:
-        """A machine without a kernel: the device's boot ROM is to get one."""
-        return self._start(Machine(nics=(replace(nic, properties=(*nic.properties, "bootindex=1")),)))
-
     def process(self, process: Process) -> Process:
         """Ends it with the test."""
         self._stack.callback(process.end)
@@ -119,10 +115,12 @@ class Lab:
         guest.wait_ready()
         return guest
 
-    def boot_firmware(self, disk: Disk) -> Guest:
-        """A machine without a kernel: the firmware boots from the disk."""
-        first = replace(disk, properties=(*disk.properties, "bootindex=1"))
-        return self._start(Machine((first,)))
+    def boot_firmware(self, first: Disk | Nic, *others: Nic, firmware: Path | None = None) -> Guest:
+        """A machine without a kernel: its firmware boots from the first of its devices."""
+        first = replace(first, properties=(*first.properties, "bootindex=1"))
+        disks = (first,) if isinstance(first, Disk) else ()
+        nics = (first, *others) if isinstance(first, Nic) else others
+        return self._start(Machine(disks, nics, firmware=firmware))
 
     def finish(self) -> None:
         for guest in self._guests:
