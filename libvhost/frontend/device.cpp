@@ -59,6 +59,8 @@ Result<void> Device::negotiate_protocol() {
     max_queues_ = *queues;
   }
   if (!with(protocol_feature::backend_req)) return {};
+  connection_.translate_with(
+      [this](const IotlbMessage& miss) { return on_miss_ ? on_miss_(miss) : translation(miss); });
   return connection_.open_channel([this](const Message& message) -> std::uint64_t {
     const bool config =
         message.request == static_cast<std::uint32_t>(BackendRequest::config_change);
@@ -144,8 +146,9 @@ Result<void> Device::start_queue(std::uint32_t index) {
     return done;
   }
   if (auto done = tell_vring(Request::set_vring_base, index, bases_[index]); !done) return done;
-  const VringAddr addresses = queue.ring().addresses(index);
-  if (auto done = connection_.tell(Request::set_vring_addr, addresses); !done) return done;
+  if (auto done = connection_.tell(Request::set_vring_addr, addresses_of(index)); !done) {
+    return done;
+  }
   if (auto done = tell_vring_fd(Request::set_vring_err, index, queue.error_fd()); !done) {
     return done;
   }
