@@ -91,25 +91,33 @@ class Lab:
         self._stack.callback(daemon.close)
         return daemon
 
-    def begin_to_boot(self, *nics: Nic, cpus: int = 1, kind: str = "net") -> Guest:
+    def begin_to_boot(
+        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = ""
+    ) -> Guest:
         """A Linux guest with these as eth0, eth1, ... It still boots: wait_ready() comes next."""
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, kind)
-        return self._start(Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root))
+        machine = Machine(
+            nics=nics, cpus=cpus, kernel=linux.image, initramfs=root, iommu=iommu
+        )
+        return self._start(machine)
 
     def process(self, process: Process) -> Process:
         """Ends it with the test."""
         self._stack.callback(process.end)
         return process
 
-    def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "") -> Guest:
+    def boot(
+        self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "",
+        iommu: str = "",
+    ) -> Guest:
         """A running Linux guest that has these disks as /dev/vda, /dev/vdb, ..."""
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, "large" if fio else "small")
         machine = Machine(
             tuple(disk if isinstance(disk, Disk) else Disk(disk.socket) for disk in disks),
             cpus=cpus, memory="512M" if fio else "256M",
-            kernel=linux.image, initramfs=root, append=append,
+            kernel=linux.image, initramfs=root, append=append, iommu=iommu,
         )
         guest = self._start(machine)
         guest.wait_ready()
