@@ -37,9 +37,8 @@ Result<void> Device::invalidate(std::uint64_t address, std::uint64_t bytes) {
       {address, bytes, 0, 0, static_cast<std::uint8_t>(IotlbType::invalidate), {}});
 }
 
-/// Where a ring is, for SET_VRING_ADDR: in our own addresses, or in those that are translated.
-VringAddr Device::addresses_of(std::uint32_t index) const {
-  VringAddr addresses = queues_[index]->ring().addresses(index);
+/// With an IOMMU SET_VRING_ADDR has addresses that it translates, and not our own.
+VringAddr Device::translated(VringAddr addresses) const {
   if (!translated()) return addresses;
   for (std::uint64_t* const address :
        {&addresses.descriptors, &addresses.available, &addresses.used}) {

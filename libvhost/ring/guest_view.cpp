@@ -2,8 +2,6 @@
 
 #include <cstring>
 
-#include "libvhost/memory/dirty_log.hpp"
-
 namespace vhost {
 namespace {
 
@@ -21,6 +19,7 @@ void GuestView::move_to(std::shared_ptr<const MemoryMap> memory) {
   memory_ = std::move(memory);
   iotlb_ = memory_->iotlb().get();
   log_ = memory_->log().get();
+  marks_.move_to(log_);
   hint_ = log_hint_ = {};
   waiting_ = false;
   tracked_ = iotlb_ != nullptr || log_ != nullptr;
@@ -109,10 +108,12 @@ bool GuestView::copy_from(GuestAddress address, std::span<std::byte> to) {
 }
 
 void GuestView::settle_tracked() {
-  const std::lock_guard guard(ledger_->lock);
+  std::unique_lock<std::mutex> hold;
+  if (iotlb_ != nullptr) hold = std::unique_lock(ledger_->lock);
   ledger_->settle([this](const Ledger::Piece& piece) {
     if (piece.writable) wrote(piece.begin, piece.bytes);
   });
+  log_writes();
 }
 
 void GuestView::wrote(const std::byte* at, std::uint64_t bytes) {
@@ -122,14 +123,14 @@ void GuestView::wrote(const std::byte* at, std::uint64_t bytes) {
     const std::byte* const end =
         std::min<const std::byte*>(at + bytes, piece.here.data() + piece.here.size());
     if (begin >= end) continue;
-    log_->mark(memory_->guest_physical(piece.memory + (begin - piece.here.data()), log_hint_),
+    marks_.add(memory_->guest_physical(piece.memory + (begin - piece.here.data()), log_hint_),
                static_cast<std::uint64_t>(end - begin));
   }
-  log_->mark(memory_->guest_physical(at, log_hint_), bytes);
+  marks_.add(memory_->guest_physical(at, log_hint_), bytes);
 }
 
 void GuestView::wrote_at(std::uint64_t guest_physical, std::uint64_t bytes) {
-  if (log_ != nullptr) log_->mark(guest_physical, bytes);
+  marks_.add(guest_physical, bytes);
 }
 
 }  // namespace vhost

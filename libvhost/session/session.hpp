@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "libvhost/memory/dirty_log.hpp"
 #include "libvhost/memory/inflight.hpp"
 #include "libvhost/memory/memory_map.hpp"
 #include "libvhost/session/backend_channel.hpp"
@@ -86,6 +87,10 @@ class Session {
   [[nodiscard]] Result<void> send(const Message& to, const Reply& reply);
   [[nodiscard]] std::optional<Reply> refusal(const RequestRule* rule, const Message& message) const;
 
+  [[nodiscard]] Result<void> set_features(std::uint64_t features);
+  [[nodiscard]] Result<void> set_vring_addr(const VringAddr& request);
+  [[nodiscard]] Answer set_log_base(const LogDescription& request, const UniqueFd& fd);
+  [[nodiscard]] Result<void> settle_log();
   [[nodiscard]] Answer get_config(const Message& message);
   [[nodiscard]] Answer set_config(const Message& message);
   [[nodiscard]] Answer get_vring_base(const VringState& request);
@@ -106,6 +111,8 @@ class Session {
   [[nodiscard]] Result<void> settle_iommu();
   [[nodiscard]] Result<void> adopt_translated(std::shared_ptr<const MemoryMap> memory);
   [[nodiscard]] bool translates() const { return memory_->iotlb() != nullptr; }
+  [[nodiscard]] bool begin();
+  void rest_if_idle();
   [[nodiscard]] Result<void> stop(std::uint16_t index);
   [[nodiscard]] Result<void> stop_all();
   [[nodiscard]] Result<AnyRing> make_ring(std::uint16_t index) const;
@@ -119,8 +126,11 @@ class Session {
   MessageReader reader_;
   DeviceState state_;
   std::shared_ptr<const MemoryMap> memory_ = std::make_shared<const MemoryMap>();
+  std::shared_ptr<DirtyLog> log_pages_;  // may be there long before, and after, it is used
   std::shared_ptr<const Mapping> inflight_;
   InflightDescription inflight_description_{};
+  bool begun_ = false;   // the device, and it does not rest
+  bool doomed_ = false;  // it could not: the connection ends
   BackendChannel channel_;
   std::unique_ptr<Iommu> iommu_;  // once there was one, for as long as the connection lasts
   std::uint64_t messages_ = 0;

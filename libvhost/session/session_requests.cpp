@@ -15,7 +15,7 @@ Session::Answer Session::dispatch_vring(const RequestRule& rule, Message& messag
     case Request::set_vring_addr: {
       const auto request = payload_as<VringAddr>(message);
       index = request.index;
-      result = state_.set_vring_addr(request);
+      result = set_vring_addr(request);
       break;
     }
     case Request::set_vring_kick:
@@ -80,6 +80,7 @@ Session::Answer Session::get_vring_base(const VringState& request) {
   ring.cut_off = false;
   // While nothing runs, front-ends do not tell what they take back.
   if (translates() && !state_.any_running()) memory_->iotlb()->clear();
+  rest_if_idle();
   return Reply::of(VringState{request.index, state_.setup_of(*index).base});
 }
 
@@ -123,6 +124,9 @@ MemoryRegion Session::as_addressed(MemoryRegion region) const {
 /// in flight on them has ended.
 Result<void> Session::adopt(Result<MemoryMap> map) {
   if (!map) return pass_on(map);
+  if (map->log() && !map->log()->reaches(map->end())) {
+    return fail(Fault::front_end, "the dirty log ends before the new memory; make it longer first");
+  }
   const auto next = std::make_shared<const MemoryMap>(std::move(*map));
   if (translates()) return adopt_translated(next);
   const Drain drain = next->keeps_all_of(*memory_) ? Drain::no : Drain::yes;
@@ -222,6 +226,7 @@ Session::Answer Session::reset_device() {
   if (const auto stopped = stop_all(); !stopped) return pass_on(stopped);
   state_.reset();
   inflight_ = nullptr;  // it tells of rings that are no more
+  if (const auto settled = settle_log(); !settled) return pass_on(settled);
   device_.set_features(0);
   if (const auto settled = settle_iommu(); !settled) return pass_on(settled);
   return std::nullopt;

@@ -48,20 +48,23 @@ class Disk:
 @dataclass(frozen=True)
 class Machine:
     """What a guest is made of. Without a kernel the firmware boots from the first device: SeaBIOS,
-    or the one that is named."""
+    or the one that is named. Memory may be plugged in and out again where there are slots for it."""
 
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     cpus: int = 1
     memory: str = "256M"
+    memory_slots: int = 0
     firmware: Path | None = None
     kernel: Path | None = None
     initramfs: Path | None = None
     append: str = ""
     iommu: str = ""  # Linux's options for Intel's, of which there is one then.
+    incoming: str = ""  # Where another QEMU will send the guest from; it does not boot then.
 
 
-# The properties of a device behind the IOMMU. With ats=on Linux tells a device's own cache what it takes back, and QEMU tells vhost.
+# The properties of a device behind the IOMMU. With ats=on Linux tells a device's own cache what it
+# takes back, and QEMU tells vhost.
 BEHIND_IOMMU = ("iommu_platform=on", "disable-legacy=on", "ats=on")
 
 
@@ -127,6 +130,27 @@ class Guest:
         else:
             self._tell(script)
         self.wait_ready()
+
+    def plug_memory(self, name: str, size: str = "128M") -> None:
+        self.qmp.command("object-add", **{"qom-type": "memory-backend-memfd", "id": f"ram-{name}",
+                                          "size": _bytes(size), "share": True})
+        self.qmp.command("device_add", driver="pc-dimm", id=name, memdev=f"ram-{name}")
+
+    def plugged_memory(self) -> set[str]:
+        return {device["data"]["id"] for device in self.qmp.command("query-memory-devices")}
+
+    def unplug_memory(self, name: str, timeout_seconds: float = 60.0) -> None:
+        """Asks until the guest gives it up: it says no while it cannot move a page."""
+        deadline = time.monotonic() + timeout_seconds
+        while name in self.plugged_memory():
+            self._check_alive(deadline, f"{name} to be given up")
+            try:
+                self.qmp.command("device_del", id=name)
+            except QmpError as error:  # It is about to go, or has just gone.
+                if "in the process of unplug" not in str(error) and "not found" not in str(error):
+                    raise
+            time.sleep(0.2)
+        self.qmp.command("object-del", id=f"ram-{name}")
 
     def power_off(self, timeout_seconds: float = 30.0) -> None:
         self._tell("sync; poweroff -f")
@@ -201,6 +225,10 @@ class Guest:
         return GuestError(f"waited in vain for: {what}; QEMU {state}")
 
 
+def _bytes(size: str) -> int:
+    return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]
+
+
 def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int) -> list[str]:
     chipset = "q35" if machine.iommu else "pc"  # Only the former can have one.
     command = [
@@ -215,6 +243,8 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
     ]
     if machine.iommu:
         command += ["-device", "intel-iommu,intremap=off,device-iotlb=on"]
+    if machine.memory_slots:
+        command[command.index("-m") + 1] += f",slots={machine.memory_slots},maxmem=32G"
     if machine.firmware is not None:
         command += ["-bios", str(machine.firmware)]
     if machine.kernel is not None:
@@ -223,6 +253,8 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
             options += f" intel_iommu=on {machine.iommu}"
         command += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
         command += ["-append", options.strip()]
+    if machine.incoming:
+        command += ["-incoming", machine.incoming]
     for number, disk in enumerate(machine.disks):
         command += _disk_options(number, disk)
     for number, device in enumerate(machine.nics):
