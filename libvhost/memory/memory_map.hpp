@@ -113,7 +113,7 @@ class MemoryMap {
   [[nodiscard]] Result<void> check(const MemoryRegion& region) const;
 
   std::vector<Region> regions_;
-  std::vector<Range> ranges_;  // of the same regions, in the same order
+  std::vector<Range> ranges_;  // of the same regions, by their guest addresses
   std::shared_ptr<DirtyLog> log_;
   std::shared_ptr<Iotlb> iotlb_;
 };

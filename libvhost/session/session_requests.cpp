@@ -221,6 +221,7 @@ Result<AnyRing> Session::make_ring(std::uint16_t index) const {
 Session::Answer Session::reset_device() {
   if (const auto stopped = stop_all(); !stopped) return pass_on(stopped);
   state_.reset();
+  inflight_ = nullptr;  // it tells of rings that are no more
   settle_log();
   device_.set_features(0);
   return std::nullopt;

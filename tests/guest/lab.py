@@ -97,18 +97,16 @@ class Lab:
         root = initramfs.build(self.setting.cache, linux, kind)
         return self.start(Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root))
 
-    def boot_from_network(self, nic: Nic) -> Guest:
-        """A machine without a kernel: the device's boot ROM is to get one."""
-        return self.start(Machine(nics=(replace(nic, properties=(*nic.properties, "bootindex=1")),)))
-
     def process(self, process: Process) -> Process:
         """Ends it with the test."""
         self._stack.callback(process.end)
         return process
 
-    def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "") -> Guest:
+    def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "",
+             memory_slots: int = 0) -> Guest:
         """A running Linux guest that has these disks as /dev/vda, /dev/vdb, ..."""
-        guest = self.start(self.machine(*disks, cpus=cpus, fio=fio, append=append))
+        machine = self.machine(*disks, cpus=cpus, fio=fio, append=append)
+        guest = self.start(replace(machine, memory_slots=memory_slots))
         guest.wait_ready()
         return guest
 
@@ -123,10 +121,12 @@ class Lab:
             kernel=linux.image, initramfs=root, append=append,
         )
 
-    def boot_firmware(self, disk: Disk) -> Guest:
-        """A machine without a kernel: the firmware boots from the disk."""
-        first = replace(disk, properties=(*disk.properties, "bootindex=1"))
-        return self.start(Machine((first,)))
+    def boot_firmware(self, first: Disk | Nic, *others: Nic, firmware: Path | None = None) -> Guest:
+        """A machine without a kernel: its firmware boots from the first of its devices."""
+        first = replace(first, properties=(*first.properties, "bootindex=1"))
+        disks = (first,) if isinstance(first, Disk) else ()
+        nics = (first, *others) if isinstance(first, Nic) else others
+        return self.start(Machine(disks, nics, firmware=firmware))
 
     def finish(self) -> None:
         for guest in self._guests:
