@@ -145,6 +145,11 @@ Result<PackedRing> PackedRing::create(const RingSetup& setup,
   if (const auto recovered = ring.recover(); !recovered) {
     return std::unexpected(recovered.error());
   }
+  ring.expected_ = ring.next_avail_;
+  if (ring.view_.translated()) {
+    const GuestView::Reading reading(ring.view_);
+    ring.expect_chains();
+  }
   return ring;
 }
 
@@ -208,10 +213,30 @@ Pop PackedRing::broken() {
   return Pop::broken;
 }
 
+/// Asks for the translations of chains that were not popped yet, each once. While a Reading is
+/// there.
+void PackedRing::expect_chains() {
+  const std::uint32_t most = setup_.size - slots_held_;
+  if (expected_.ahead_of(next_avail_, setup_.size) > most) expected_ = next_avail_;
+  while (expected_.ahead_of(next_avail_, setup_.size) <
+             std::min<std::uint32_t>(most, most_expected) &&
+         expected_.is_available(flags_of(expected_.index))) {
+    PackedInflightSection none;  // these are not taken
+    RingSlots slots(descriptors_, expected_, setup_.size, most, none);
+    PackedSource source(slots, view_, setup_.indirect);
+    if (!expect_chain(source, view_, longest_chain_at_least)) return;
+    expected_ = slots.end();
+  }
+}
+
 /// How many chains there are cannot be seen from here; if the first is there, the next lines are
 /// likely to hold more.
 void PackedRing::look_ahead(std::uint16_t chains) {
   if (broken_ || !owed_.empty() || !has_next()) return;
+  if (view_.is_cold()) {
+    const GuestView::Reading reading(view_);
+    expect_chains();
+  }
   constexpr std::uint16_t in_line = cache_line / sizeof(PackedDesc);
   const std::uint32_t ahead = std::min<std::uint32_t>(chains, setup_.size - slots_held_);
   PackedPosition at = next_avail_;
@@ -263,7 +288,7 @@ Pop PackedRing::read(S source, Chain& chain) {
   const std::size_t limit = std::max(setup_.size, longest_chain_at_least);
   switch (read_chain(source, view_, limit, chain)) {
     case ReadChain::ready: return Pop::ready;
-    case ReadChain::waits: return Pop::empty;
+    case ReadChain::waits: expect_chains(); return Pop::empty;
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room: break;
   }
