@@ -143,6 +143,28 @@ Result<void> Device::set_status(std::uint8_t bits) {
   return connection_.tell(Request::set_status, std::uint64_t{bits});
 }
 
+/// Where a ring is, for SET_VRING_ADDR: in our own addresses, in those that are translated, or,
+/// with GPA_ADDRESSES, in the guest's; and where its used ring is for the log.
+VringAddr Device::addresses_of(std::uint32_t index) const {
+  VringAddr addresses = queues_[index]->ring().addresses(index);
+  const auto as_driver = [this](std::uint64_t address) {
+    for (const auto& region : memory_.regions()) {
+      const std::uint64_t offset = address - (region ? region->wire().frontend_address : 0);
+      if (region && offset < region->bytes().size()) return region->guest_address() + offset;
+    }
+    return address;
+  };
+  if (log_) {
+    addresses.flags |= vring_flag_log;
+    addresses.log = as_driver(addresses.used);
+  }
+  if (!translated() && !with(protocol_feature::gpa_addresses)) return addresses;
+  for (auto* const address : {&addresses.descriptors, &addresses.available, &addresses.used}) {
+    *address = as_driver(*address);
+  }
+  return addresses;
+}
+
 Result<void> Device::start_queue(std::uint32_t index) {
   const Queue& queue = *queues_[index];
   if (auto done = tell_vring(Request::set_vring_num, index, queue.ring().size()); !done) {

@@ -26,7 +26,7 @@ std::optional<IotlbMessage> Device::translation(const IotlbMessage& miss) const 
       std::min((miss.iova | (wishes_.iommu.page_bytes - 1)) + 1, begin + region->bytes().size());
   return IotlbMessage{first,
                       end - first,
-                      region->wire().frontend_address + (first - begin),
+                      as_shared(*region).frontend_address + (first - begin),
                       3,  // read and write
                       static_cast<std::uint8_t>(IotlbType::update),
                       {}};
@@ -35,21 +35,6 @@ std::optional<IotlbMessage> Device::translation(const IotlbMessage& miss) const 
 Result<void> Device::invalidate(std::uint64_t address, std::uint64_t bytes) {
   return connection_.tell_iotlb(
       {address, bytes, 0, 0, static_cast<std::uint8_t>(IotlbType::invalidate), {}});
-}
-
-/// With an IOMMU SET_VRING_ADDR has addresses that it translates, and not our own.
-VringAddr Device::translated(VringAddr addresses) const {
-  if (!translated()) return addresses;
-  for (std::uint64_t* const address :
-       {&addresses.descriptors, &addresses.available, &addresses.used}) {
-    for (const auto& region : memory_.regions()) {
-      const std::uint64_t offset = *address - (region ? region->wire().frontend_address : 0);
-      if (!region || offset >= region->bytes().size()) continue;
-      *address = region->guest_address() + offset;
-      break;
-    }
-  }
-  return addresses;
 }
 
 }  // namespace vhost::frontend

@@ -95,6 +95,7 @@ class Session {
   [[nodiscard]] Answer set_config(const Message& message);
   [[nodiscard]] Answer get_vring_base(const VringState& request);
   [[nodiscard]] Answer set_vring_fd(const RequestRule& rule, Message& message);
+  [[nodiscard]] Result<void> set_protocol_features(std::uint64_t features);
   [[nodiscard]] Answer set_mem_table(Message& message);
   [[nodiscard]] Answer get_inflight(const InflightDescription& request);
   [[nodiscard]] Answer set_inflight(const InflightDescription& request, const UniqueFd& fd);
@@ -107,12 +108,12 @@ class Session {
   [[nodiscard]] Result<void> settle_all();
   [[nodiscard]] bool may_run(std::uint16_t index) const;
   void start(std::uint16_t index);
+  [[nodiscard]] bool begin();
+  void rest_if_idle();
   void wake(std::uint16_t index);
   [[nodiscard]] Result<void> settle_iommu();
   [[nodiscard]] Result<void> adopt_translated(std::shared_ptr<const MemoryMap> memory);
   [[nodiscard]] bool translates() const { return memory_->iotlb() != nullptr; }
-  [[nodiscard]] bool begin();
-  void rest_if_idle();
   [[nodiscard]] Result<void> stop(std::uint16_t index);
   [[nodiscard]] Result<void> stop_all();
   [[nodiscard]] Result<AnyRing> make_ring(std::uint16_t index) const;

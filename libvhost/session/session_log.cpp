@@ -43,7 +43,7 @@ Session::Answer Session::set_log_base(const LogDescription& request, const Uniqu
                                       " bytes ends before the guest's memory");
   }
   log_pages_ = std::move(*log);
-  if (auto settled = settle_log(); !settled) return pass_on(settled);
+  if (const auto settled = settle_log(); !settled) return pass_on(settled);
   return Reply::of(std::uint64_t{0});
 }
 
@@ -64,7 +64,7 @@ Result<void> Session::settle_log() {
 Result<void> Session::set_vring_addr(const VringAddr& request) {
   const auto index = state_.ring_index(request.index);
   if (!index) return pass_on(index);
-  // Where an IOMMU translates, that is an address of the driver's, and of no use.
+  // With an IOMMU it is an IOVA; what is written is then found where it is written.
   if (memory_->log() && !translates() && (request.flags & vring_flag_log) != 0) {
     const std::uint64_t end = request.log + used_bytes(state_.setup_of(*index));
     if (end < request.log || !memory_->log()->reaches(end)) {

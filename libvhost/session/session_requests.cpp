@@ -78,10 +78,18 @@ Session::Answer Session::get_vring_base(const VringState& request) {
   ring.kick_mode = Kick::none;
   ring.kick = nullptr;
   ring.cut_off = false;
+  rest_if_idle();
   // While nothing runs, front-ends do not tell what they take back.
   if (translates() && !state_.any_running()) memory_->iotlb()->clear();
-  rest_if_idle();
   return Reply::of(VringState{request.index, state_.setup_of(*index).base});
+}
+
+Result<void> Session::set_protocol_features(std::uint64_t features) {
+  const std::uint64_t changed = features ^ state_.protocol_accepted();
+  if (memory_->size() != 0 && has(changed, protocol_feature::gpa_addresses)) {
+    return fail(Fault::front_end, "GPA_ADDRESSES changes while memory is shared");
+  }
+  return state_.set_protocol_features(features);
 }
 
 Session::Answer Session::dispatch_memory(const RequestRule& rule, Message& message) {
@@ -112,7 +120,7 @@ Session::Answer Session::set_mem_table(Message& message) {
 }
 
 /// With GPA_ADDRESSES ring areas and IOTLB entries are given in guest-physical addresses: then the
-/// front-end's own address space is that of the guest.
+/// front-end's own address space is that of the guest, whatever else a region says.
 MemoryRegion Session::as_addressed(MemoryRegion region) const {
   if (state_.protocol_has(protocol_feature::gpa_addresses)) {
     region.frontend_address = region.guest_address;
@@ -226,9 +234,9 @@ Session::Answer Session::reset_device() {
   if (const auto stopped = stop_all(); !stopped) return pass_on(stopped);
   state_.reset();
   inflight_ = nullptr;  // it tells of rings that are no more
-  if (const auto settled = settle_log(); !settled) return pass_on(settled);
   device_.set_features(0);
   if (const auto settled = settle_iommu(); !settled) return pass_on(settled);
+  if (const auto settled = settle_log(); !settled) return pass_on(settled);
   return std::nullopt;
 }
 
