@@ -159,7 +159,7 @@ class Device {
   [[nodiscard]] Result<void> share_table();
   [[nodiscard]] Result<void> share_region(const Region& region);
   [[nodiscard]] MemoryRegion as_shared(const Region& region) const;
-  [[nodiscard]] VringAddr addresses_of(std::uint32_t index) const;
+  [[nodiscard]] VringAddr translated(VringAddr addresses) const;
   [[nodiscard]] Result<void> share_inflight();
   [[nodiscard]] Result<void> share_log();
   [[nodiscard]] Result<void> tell_logging();
