@@ -144,7 +144,10 @@ Result<void> Device::start_queue(std::uint32_t index) {
     return done;
   }
   if (auto done = tell_vring(Request::set_vring_base, index, bases_[index]); !done) return done;
-  const VringAddr addresses = queue.ring().addresses(index);
+  VringAddr addresses = queue.ring().addresses(index);
+  for (const auto area : {&VringAddr::descriptors, &VringAddr::used, &VringAddr::available}) {
+    addresses.*area = as_told(addresses.*area);
+  }
   if (auto done = connection_.tell(Request::set_vring_addr, addresses); !done) return done;
   if (auto done = tell_vring_fd(Request::set_vring_err, index, queue.error_fd()); !done) {
     return done;

@@ -34,6 +34,8 @@
  */
 namespace vhost::frontend {
 
+/// Not among them: GPA_ADDRESSES, with which the back-end is told no address of this process.
+/// Whoever wants it asks for it.
 inline constexpr std::uint64_t default_protocol_features =
     bit(protocol_feature::mq) | bit(protocol_feature::reply_ack) |
     bit(protocol_feature::backend_req) | bit(protocol_feature::config) |
@@ -131,6 +133,8 @@ class Device {
   [[nodiscard]] Result<void> share_memory();
   [[nodiscard]] Result<void> share_table();
   [[nodiscard]] Result<void> share_region(const Region& region);
+  [[nodiscard]] MemoryRegion as_told(const Region& region) const;
+  [[nodiscard]] std::uint64_t as_told(std::uint64_t own_address) const;
   [[nodiscard]] Result<void> share_inflight();
   [[nodiscard]] Result<void> start_queue(std::uint32_t index);
   [[nodiscard]] Result<void> tell_vring(Request request, std::uint32_t index, std::uint32_t value);

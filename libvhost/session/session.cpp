@@ -115,7 +115,7 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
       return accepted ? done(settle_all()) : done(accepted);
     }
     case Request::set_protocol_features:
-      return done(state_.set_protocol_features(payload_as<std::uint64_t>(message)));
+      return done(set_protocol_features(payload_as<std::uint64_t>(message)));
     case Request::set_status: return done(state_.set_status(payload_as<std::uint64_t>(message)));
     case Request::set_backend_req_fd:
       backend_channel_ = std::move(message.fds.front());

@@ -118,7 +118,8 @@ static_assert(Wire<VringState> && sizeof(VringState) == 8);
 
 inline constexpr std::uint32_t vring_flag_log = 0x1;
 
-/// SET_VRING_ADDR. The addresses are those of the front-end's own process.
+/// SET_VRING_ADDR. The addresses are those of the front-end's own process; with GPA_ADDRESSES, the
+/// guest's.
 struct VringAddr {
   std::uint32_t index;
   std::uint32_t flags;
