@@ -59,6 +59,8 @@ Result<void> Device::negotiate_protocol() {
     max_queues_ = *queues;
   }
   if (!with(protocol_feature::backend_req)) return {};
+  connection_.translate_with(
+      [this](const IotlbMessage& miss) { return on_miss_ ? on_miss_(miss) : translation(miss); });
   return connection_.open_channel([this](const Message& message) -> std::uint64_t {
     const bool config =
         message.request == static_cast<std::uint32_t>(BackendRequest::config_change);
@@ -98,6 +100,9 @@ Result<void> Device::start() {
   for (std::uint32_t i = 0; i < queues_.size(); ++i) {
     if (auto done = start_queue(i); !done) return done;
   }
+  if (log_) {
+    if (auto done = share_log(); !done) return done;
+  }
   if (has(features_, feature::protocol_features)) {
     for (std::uint32_t i = 0; i < queues_.size(); ++i) {
       if (auto done = tell_vring(Request::set_vring_enable, i, 1); !done) return done;
@@ -120,7 +125,7 @@ Result<void> Device::start() {
 /// With STATUS the device has the last word: it clears FEATURES_OK if it cannot live with the set.
 Result<void> Device::set_features() {
   if (auto done = set_status(status::acknowledge | status::driver); !done) return done;
-  if (auto told = connection_.tell(Request::set_features, features_); !told) return told;
+  if (auto told = connection_.tell(Request::set_features, features_to_tell()); !told) return told;
   const auto ok =
       static_cast<std::uint8_t>(status::acknowledge | status::driver | status::features_ok);
   if (auto done = set_status(ok); !done) return done;
@@ -138,17 +143,37 @@ Result<void> Device::set_status(std::uint8_t bits) {
   return connection_.tell(Request::set_status, std::uint64_t{bits});
 }
 
+/// Where a ring is, for SET_VRING_ADDR: in our own addresses, in those that are translated, or,
+/// with GPA_ADDRESSES, in the guest's; and where its used ring is for the log.
+VringAddr Device::addresses_of(std::uint32_t index) const {
+  VringAddr addresses = queues_[index]->ring().addresses(index);
+  const auto as_driver = [this](std::uint64_t address) {
+    for (const auto& region : memory_.regions()) {
+      const std::uint64_t offset = address - (region ? region->wire().frontend_address : 0);
+      if (region && offset < region->bytes().size()) return region->guest_address() + offset;
+    }
+    return address;
+  };
+  if (log_) {
+    addresses.flags |= vring_flag_log;
+    addresses.log = as_driver(addresses.used);
+  }
+  if (!translated() && !with(protocol_feature::gpa_addresses)) return addresses;
+  for (auto* const address : {&addresses.descriptors, &addresses.available, &addresses.used}) {
+    *address = as_driver(*address);
+  }
+  return addresses;
+}
+
 Result<void> Device::start_queue(std::uint32_t index) {
   const Queue& queue = *queues_[index];
   if (auto done = tell_vring(Request::set_vring_num, index, queue.ring().size()); !done) {
     return done;
   }
   if (auto done = tell_vring(Request::set_vring_base, index, bases_[index]); !done) return done;
-  VringAddr addresses = queue.ring().addresses(index);
-  for (const auto area : {&VringAddr::descriptors, &VringAddr::used, &VringAddr::available}) {
-    addresses.*area = as_told(addresses.*area);
+  if (auto done = connection_.tell(Request::set_vring_addr, addresses_of(index)); !done) {
+    return done;
   }
-  if (auto done = connection_.tell(Request::set_vring_addr, addresses); !done) return done;
   if (auto done = tell_vring_fd(Request::set_vring_err, index, queue.error_fd()); !done) {
     return done;
   }

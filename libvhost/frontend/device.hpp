@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "libvhost/frontend/connection.hpp"
+#include "libvhost/frontend/dirty_pages.hpp"
 #include "libvhost/frontend/queue.hpp"
 #include "libvhost/frontend/shared_memory.hpp"
 
@@ -19,6 +20,7 @@
  *   finishing      start(): memory, inflight region, rings; the device runs
  *   chains         queue(i): add, submit, poll
  *   interrupts     queue(i).wait(), or poll() on its call_fd()
+ *   migration      start_log(), dirty_pages(): what the device writes, while it runs
  *   quiesce        stop(): the device has let go of everything; start() goes on where it was
  *   detach         detach(): stop, and every chain comes back to the caller, finished or not
  *
@@ -37,10 +39,18 @@ namespace vhost::frontend {
 /// Not among them: GPA_ADDRESSES, with which the back-end is told no address of this process.
 /// Whoever wants it asks for it.
 inline constexpr std::uint64_t default_protocol_features =
-    bit(protocol_feature::mq) | bit(protocol_feature::reply_ack) |
-    bit(protocol_feature::backend_req) | bit(protocol_feature::config) |
-    bit(protocol_feature::inflight_shmfd) | bit(protocol_feature::reset_device) |
-    bit(protocol_feature::configure_mem_slots) | bit(protocol_feature::status);
+    bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
+    bit(protocol_feature::reply_ack) | bit(protocol_feature::backend_req) |
+    bit(protocol_feature::config) | bit(protocol_feature::inflight_shmfd) |
+    bit(protocol_feature::reset_device) | bit(protocol_feature::configure_mem_slots) |
+    bit(protocol_feature::status);
+
+/// The IOMMU of a device that negotiated VIRTIO_F_ACCESS_PLATFORM: what descriptors call a guest
+/// address is then one that it translates, and the back-end knows the memory elsewhere.
+struct IommuOptions {
+  std::uint64_t page_bytes = 4096;               ///< of its translations; a power of two
+  std::uint64_t shift = std::uint64_t{1} << 40;  ///< from such an address to where the memory is
+};
 
 /// What a driver would like to have, where it is offered, and what it cannot do without.
 struct Wishes {
@@ -49,6 +59,8 @@ struct Wishes {
   std::uint64_t required_features = 0;
   std::uint64_t protocol_features = default_protocol_features;
   std::uint64_t required_protocol_features = 0;
+  /// Of use if `features` has VIRTIO_F_ACCESS_PLATFORM.
+  IommuOptions iommu{};
 };
 
 /// A chain that detach() took back.
@@ -96,6 +108,13 @@ class Device {
   /// Waits for used entries in one queue, and answers the back-end channel meanwhile.
   [[nodiscard]] Wake wait(std::size_t queue, std::chrono::milliseconds time);
 
+  /// Has the back-end log what it writes, from now on and after each start(). Memory that is added
+  /// later needs another start_log().
+  [[nodiscard]] Result<void> start_log();
+  [[nodiscard]] Result<void> stop_log();
+  /// Between start_log() and stop_log(). After stop() it has everything.
+  [[nodiscard]] DirtyPages& dirty_pages() { return *log_; }
+
   /// The device's configuration space.
   [[nodiscard]] Result<std::vector<std::byte>> read_config(std::uint32_t offset_bytes,
                                                            std::uint32_t size_bytes);
@@ -105,6 +124,14 @@ class Device {
   [[nodiscard]] bool take_config_changed() { return std::exchange(config_changed_, false); }
   /// Hears the messages of the back-end channel; set it before negotiate().
   void on_channel(ChannelHandler handler) { on_channel_ = std::move(handler); }
+
+  [[nodiscard]] bool translated() const { return has(features_, feature::access_platform); }
+  /// The page that a miss is in, as an update says it; nothing if it is not in the memory.
+  [[nodiscard]] std::optional<IotlbMessage> translation(const IotlbMessage& miss) const;
+  /// Answers misses in place of translation().
+  void on_miss(Connection::Translator translator) { on_miss_ = std::move(translator); }
+  /// Takes translations back. When it returns the device does not use them any more.
+  [[nodiscard]] Result<void> invalidate(std::uint64_t address, std::uint64_t bytes);
 
   /// Adds memory, of a running device too. The id is that of SharedMemory::regions().
   [[nodiscard]] Result<std::size_t> add_region(std::size_t size_bytes, RegionOptions options = {});
@@ -133,9 +160,12 @@ class Device {
   [[nodiscard]] Result<void> share_memory();
   [[nodiscard]] Result<void> share_table();
   [[nodiscard]] Result<void> share_region(const Region& region);
-  [[nodiscard]] MemoryRegion as_told(const Region& region) const;
-  [[nodiscard]] std::uint64_t as_told(std::uint64_t own_address) const;
+  [[nodiscard]] MemoryRegion as_shared(const Region& region) const;
+  [[nodiscard]] VringAddr addresses_of(std::uint32_t index) const;
   [[nodiscard]] Result<void> share_inflight();
+  [[nodiscard]] Result<void> share_log();
+  [[nodiscard]] Result<void> tell_logging();
+  [[nodiscard]] std::uint64_t features_to_tell() const;
   [[nodiscard]] Result<void> start_queue(std::uint32_t index);
   [[nodiscard]] Result<void> tell_vring(Request request, std::uint32_t index, std::uint32_t value);
   [[nodiscard]] Result<void> tell_vring_fd(Request request, std::uint32_t index, int fd);
@@ -145,6 +175,7 @@ class Device {
   SharedMemory& memory_;
   Wishes wishes_;
   ChannelHandler on_channel_;
+  Connection::Translator on_miss_;
   std::uint64_t offered_ = 0;
   std::uint64_t features_ = 0;
   std::uint64_t protocol_features_ = 0;
@@ -154,6 +185,7 @@ class Device {
   std::vector<std::size_t> shared_;   // ids of the regions that the back-end has
   UniqueFd inflight_fd_;
   InflightDescription inflight_{};
+  std::optional<DirtyPages> log_;
   bool running_ = false;
   bool config_changed_ = false;
 };

@@ -20,26 +20,17 @@ Result<void> Device::share_memory() {
 
 Result<void> Device::share_region(const Region& region) {
   const int fd = region.fd();
-  const SingleRegion told{0, as_told(region)};
-  return connection_.tell(Request::add_mem_reg, told, std::span(&fd, 1));
+  return connection_.tell(Request::add_mem_reg, SingleRegion{0, as_shared(region)},
+                          std::span(&fd, 1));
 }
 
-/// With GPA_ADDRESSES no address of ours goes out.
-MemoryRegion Device::as_told(const Region& region) const {
+/// As the memory messages describe it: an IOMMU stands between the driver's addresses and these,
+/// and with GPA_ADDRESSES no address of ours goes out.
+MemoryRegion Device::as_shared(const Region& region) const {
   MemoryRegion wire = region.wire();
+  if (translated()) wire.guest_address += wishes_.iommu.shift;
   if (with(protocol_feature::gpa_addresses)) wire.frontend_address = wire.guest_address;
   return wire;
-}
-
-/// An address in the memory that is shared.
-std::uint64_t Device::as_told(std::uint64_t own_address) const {
-  if (!with(protocol_feature::gpa_addresses)) return own_address;
-  for (const auto& region : memory_.regions()) {
-    if (!region) continue;
-    const std::uint64_t offset = own_address - region->wire().frontend_address;
-    if (offset < region->wire().size_bytes) return region->guest_address() + offset;
-  }
-  return own_address;  // of no region: the back-end refuses it, too
 }
 
 /// SET_MEM_TABLE replaces the table as a whole.
@@ -50,8 +41,7 @@ Result<void> Device::share_table() {
   for (std::size_t id = 0; id < memory_.regions().size(); ++id) {
     const auto& region = memory_.regions()[id];
     if (!region) continue;
-    const MemoryRegion told = as_told(*region);
-    const auto bytes = bytes_of(told);
+    const auto bytes = bytes_of(as_shared(*region));
     payload.insert(payload.end(), bytes.begin(), bytes.end());
     fds.push_back(region->fd());
     shared_.push_back(id);
@@ -85,7 +75,7 @@ Result<void> Device::remove_region(std::size_t id) {
   const bool shared = std::erase(shared_, id) > 0;
   const bool slots = with(protocol_feature::configure_mem_slots);
   if (shared && slots) {
-    MemoryRegion wire = as_told(*regions[id]);
+    MemoryRegion wire = as_shared(*regions[id]);
     wire.mmap_offset_bytes = 0;  // not compared
     if (auto told = connection_.tell(Request::rem_mem_reg, SingleRegion{0, wire}); !told) {
       shared_.push_back(id);

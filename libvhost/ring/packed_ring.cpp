@@ -145,6 +145,11 @@ Result<PackedRing> PackedRing::create(const RingSetup& setup,
   if (const auto recovered = ring.recover(); !recovered) {
     return std::unexpected(recovered.error());
   }
+  ring.expected_ = ring.next_avail_;
+  if (ring.view_.translated()) {
+    const GuestView::Reading reading(ring.view_);
+    ring.expect_chains();
+  }
   return ring;
 }
 
@@ -176,6 +181,7 @@ void PackedRing::erase_unshown() {
     if (setup_.log_used) view_.wrote(slot(at.index), sizeof(PackedDesc));
     at.advance(1, setup_.size);
   }
+  view_.log_writes();
 }
 
 bool PackedRing::move_to(std::shared_ptr<const MemoryMap> memory) {
@@ -207,10 +213,30 @@ Pop PackedRing::broken() {
   return Pop::broken;
 }
 
+/// Asks for the translations of chains that were not popped yet, each once. While a Reading is
+/// there.
+void PackedRing::expect_chains() {
+  const std::uint32_t most = setup_.size - slots_held_;
+  if (expected_.ahead_of(next_avail_, setup_.size) > most) expected_ = next_avail_;
+  while (expected_.ahead_of(next_avail_, setup_.size) <
+             std::min<std::uint32_t>(most, most_expected) &&
+         expected_.is_available(flags_of(expected_.index))) {
+    PackedInflightSection none;  // these are not taken
+    RingSlots slots(descriptors_, expected_, setup_.size, most, none);
+    PackedSource source(slots, view_, setup_.indirect);
+    if (!expect_chain(source, view_, longest_chain_at_least)) return;
+    expected_ = slots.end();
+  }
+}
+
 /// How many chains there are cannot be seen from here; if the first is there, the next lines are
 /// likely to hold more.
 void PackedRing::look_ahead(std::uint16_t chains) {
   if (broken_ || !owed_.empty() || !has_next()) return;
+  if (view_.is_cold()) {
+    const GuestView::Reading reading(view_);
+    expect_chains();
+  }
   constexpr std::uint16_t in_line = cache_line / sizeof(PackedDesc);
   const std::uint32_t ahead = std::min<std::uint32_t>(chains, setup_.size - slots_held_);
   PackedPosition at = next_avail_;
@@ -262,7 +288,7 @@ Pop PackedRing::read(S source, Chain& chain) {
   const std::size_t limit = std::max(setup_.size, longest_chain_at_least);
   switch (read_chain(source, view_, limit, chain)) {
     case ReadChain::ready: return Pop::ready;
-    case ReadChain::waits: return Pop::empty;
+    case ReadChain::waits: expect_chains(); return Pop::empty;
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room: break;
   }
@@ -295,6 +321,7 @@ void PackedRing::log_shown(std::uint32_t slots) {
   const std::uint32_t to_end = std::min<std::uint32_t>(slots, setup_.size - first.index);
   view_.wrote(slot(first.index), to_end * sizeof(PackedDesc));
   view_.wrote(descriptors_, (slots - to_end) * sizeof(PackedDesc));
+  view_.log_writes();
 }
 
 Notify PackedRing::publish() {
@@ -345,6 +372,7 @@ void PackedRing::ask_for_kicks(std::uint32_t event) {
   } else {
     view_.wrote_at(setup_.log_address, sizeof event);
   }
+  view_.log_writes();
 }
 
 }  // namespace vhost

@@ -104,6 +104,7 @@ class PackedRing {
   [[nodiscard]] Pop pop_owed(Chain& chain);
   [[nodiscard]] Pop hold(std::uint16_t id, const Held& held, Chain& chain);
   [[nodiscard]] Pop broken();
+  void expect_chains();
   void erase_unshown();
   [[nodiscard]] std::uint16_t note_single(const PackedDesc& desc, std::uint16_t flags) {
     inflight_.forget();
@@ -124,6 +125,7 @@ class PackedRing {
 
   PackedPosition next_avail_;       // the next slot to pop from
   PackedPosition next_used_;        // the next slot to push to
+  PackedPosition expected_;         // the next chain whose translations were not asked for
   std::uint32_t slots_held_ = 0;    // popped, or owed, and not shown as used
   std::uint32_t slots_pushed_ = 0;  // of these, pushed since the last publish()
   std::uint16_t first_pushed_ = 0;  // the slot of the first chain pushed since then,

@@ -34,6 +34,9 @@ struct RingSetup {
 /// build longer indirect tables than VIRTIO 2.7.5.3.1 and 2.8.19 let them.
 inline constexpr std::uint16_t longest_chain_at_least = 1024;
 
+/// Chains ahead of the next one whose translations are asked for before they are needed.
+inline constexpr std::uint16_t most_expected = 256;
+
 /// There is an area, and it is aligned for numbers of `bytes`. The front-end's addresses are, but
 /// a region may begin anywhere in its file.
 [[nodiscard]] inline bool holds_numbers(const std::byte* area, std::size_t bytes) {

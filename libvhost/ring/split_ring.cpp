@@ -101,6 +101,11 @@ Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<cons
     ring.next_avail_ = ring.next_used_;
     ring.seen_avail_ = ring.next_avail_;
   }
+  ring.expected_ = ring.next_avail_;
+  if (ring.view_.translated()) {
+    const GuestView::Reading reading(ring.view_);
+    ring.expect_chains();
+  }
   return ring;
 }
 
@@ -151,8 +156,30 @@ bool SplitRing::see_more() {
   return seen_avail_ != next_avail_;
 }
 
+/// Asks for the translations of chains that were not popped yet, each once. While a Reading is
+/// there.
+void SplitRing::expect_chains() {
+  const auto ahead = [this](std::uint16_t index) {
+    return static_cast<std::uint16_t>(index - next_avail_);
+  };
+  const std::uint16_t offered = ahead(available_index());
+  if (offered > layout_.size) return;  // pop() will say so
+  if (ahead(expected_) > offered) expected_ = next_avail_;
+  const auto most = std::min<std::uint16_t>(offered, most_expected);
+  for (; ahead(expected_) < most && !view_.asks_no_more(); ++expected_) {
+    const std::size_t slot = expected_ & (layout_.size - 1u);
+    const std::uint16_t head = load_relaxed(available_ + SplitLayout::entries_at + slot * 2);
+    SplitSource source(descriptors_, head, view_, setup_.indirect);
+    (void)expect_chain(source, view_, layout_.size);
+  }
+}
+
 /// What is read here only says what to fetch: pop() reads it again, and checks it.
 void SplitRing::look_ahead(std::uint16_t chains) {
+  if (view_.is_cold() && !broken_) {
+    const GuestView::Reading reading(view_);
+    expect_chains();
+  }
   if (next_avail_ == seen_avail_ && !see_more()) return;
   const auto ahead = std::min(chains, static_cast<std::uint16_t>(seen_avail_ - next_avail_));
   for (std::uint16_t i = 0; i < ahead; ++i) {
@@ -207,7 +234,7 @@ Pop SplitRing::read(std::uint16_t head, Chain& chain) {
   const SplitSource source(descriptors_, head, view_, setup_.indirect);
   switch (read_chain(source, view_, limit, chain)) {
     case ReadChain::ready: break;
-    case ReadChain::waits: return Pop::empty;
+    case ReadChain::waits: expect_chains(); return Pop::empty;
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room:
       // Buffers that cross more boundaries than there are lie on top of each other.
@@ -249,11 +276,13 @@ void SplitRing::log_used(std::size_t offset, std::size_t bytes) {
 
 /// So were the used elements from `first` on, and the index behind them.
 void SplitRing::log_shown(std::uint16_t first) {
-  for (; first != shown_used_; ++first) {
-    const std::size_t slot = first & (layout_.size - 1u);
-    log_used(SplitLayout::entries_at + slot * sizeof(UsedElem), sizeof(UsedElem));
-  }
+  const std::uint32_t shown = static_cast<std::uint16_t>(shown_used_ - first);
+  const std::uint32_t slot = first & (layout_.size - 1u);
+  const std::uint32_t to_end = std::min<std::uint32_t>(shown, layout_.size - slot);
+  log_used(SplitLayout::entries_at + slot * sizeof(UsedElem), to_end * sizeof(UsedElem));
+  log_used(SplitLayout::entries_at, (shown - to_end) * sizeof(UsedElem));
   log_used(SplitLayout::idx_at, sizeof(std::uint16_t));
+  view_.log_writes();
 }
 
 Notify SplitRing::publish() {
@@ -287,7 +316,9 @@ bool SplitRing::arm_kick() {
 void SplitRing::ask_for_kicks(std::uint16_t event, std::uint16_t flags) {
   const std::size_t at = setup_.event_idx ? layout_.avail_event_at() : SplitLayout::flags_at;
   store_relaxed(used_ + at, setup_.event_idx ? event : flags);
-  if (view_.logged()) log_used(at, sizeof(std::uint16_t));
+  if (!view_.logged()) return;
+  log_used(at, sizeof(std::uint16_t));
+  view_.log_writes();
 }
 
 void SplitRing::disarm_kick() {

@@ -82,6 +82,7 @@ class SplitRing {
   [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop pop_owed(Chain& chain);
   [[nodiscard]] Pop broken();
+  void expect_chains();
   void leave_memory();
   void ask_for_kicks(std::uint16_t event, std::uint16_t flags);
   void log_used(std::size_t offset, std::size_t bytes);
@@ -101,6 +102,7 @@ class SplitRing {
   std::uint16_t seen_avail_ = 0;  // the available index when it was last read
   std::uint16_t next_used_ = 0;   // the next entry to push
   std::uint16_t shown_used_ = 0;  // the used index as the driver sees it
+  std::uint16_t expected_ = 0;    // the next entry whose translations were not asked for
   bool broken_ = false;
 
   std::uint32_t in_flight_ = 0;

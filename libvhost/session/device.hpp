@@ -45,8 +45,7 @@ class Device {
   /// The protocol features of this kind of device, beside those that the session serves for all:
   /// any of DeviceState::device_protocol_features. Where one is missing, its messages are refused.
   [[nodiscard]] virtual std::uint64_t protocol_features() const {
-    return bit(protocol_feature::config) | bit(protocol_feature::backend_req) |
-           bit(protocol_feature::inflight_shmfd);
+    return bit(protocol_feature::config) | bit(protocol_feature::inflight_shmfd);
   }
 
   /// What the driver accepted. Not while a ring runs. 0: the device was reset.
@@ -73,6 +72,12 @@ class Device {
   /// Whether a running ring that is disabled runs on to be discarded (vhost-user, "Ring states"):
   /// it is stopped, and started again with StartedRing::discard. Otherwise it stays stopped.
   [[nodiscard]] virtual bool discards_disabled(std::uint16_t) const { return false; }
+  /// No ring runs, and one is about to. A device that may be served elsewhere meanwhile makes sure
+  /// here that it is not. An error: no ring starts, and the connection ends; the front-end may try
+  /// again.
+  [[nodiscard]] virtual Result<void> begin() { return {}; }
+  /// No ring runs any more, until the next begin(): the device may be served elsewhere.
+  virtual void rest() {}
   /// Takes a ring over and serves it, from a first unconditional look on: the kick for what is in
   /// it may have come long ago. Calls the driver once: a predecessor may have died between giving
   /// chains back and calling for them.

@@ -17,6 +17,7 @@ enum class Gate : signed char {
   none = -1,
   protocol_features_offered = -2,   ///< feature bit 30, which we always offer
   protocol_features_accepted = -3,  ///< SET_FEATURES accepted feature bit 30, or is yet to come
+  iommu_accepted = -4,              ///< SET_FEATURES accepted VIRTIO_F_ACCESS_PLATFORM
   // 0 and above: that protocol feature was accepted.
 };
 [[nodiscard]] constexpr Gate needs(unsigned protocol_feature_bit) {
@@ -49,6 +50,8 @@ inline constexpr std::array request_table{
   RequestRule{Request::set_owner,              "SET_OWNER",              0, 0,                    0, 0, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::reset_owner,            "RESET_OWNER",            0, 0,                    0, 0, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::set_mem_table,          "SET_MEM_TABLE",          8, largest_table,        0, 8, false, Gate::none,                                 WhileRunning::yes},
+  RequestRule{Request::set_log_base,           "SET_LOG_BASE",           16, 16,                  1, 1, true,  needs(protocol_feature::log_shmfd),         WhileRunning::yes},
+  RequestRule{Request::set_log_fd,             "SET_LOG_FD",             0, 8,                    1, 1, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::set_vring_num,          "SET_VRING_NUM",          8, 8,                    0, 0, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::set_vring_addr,         "SET_VRING_ADDR",         40, 40,                  0, 0, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::set_vring_base,         "SET_VRING_BASE",         8, 8,                    0, 0, false, Gate::none,                                 WhileRunning::yes},
@@ -63,6 +66,7 @@ inline constexpr std::array request_table{
   RequestRule{Request::send_rarp,              "SEND_RARP",              8, 8,                    0, 0, false, needs(protocol_feature::rarp),              WhileRunning::yes},
   RequestRule{Request::net_set_mtu,            "NET_SET_MTU",            8, 8,                    0, 0, false, needs(protocol_feature::mtu),               WhileRunning::yes},
   RequestRule{Request::set_backend_req_fd,     "SET_BACKEND_REQ_FD",     0, 0,                    1, 1, false, needs(protocol_feature::backend_req),       WhileRunning::yes},
+  RequestRule{Request::iotlb_msg,              "IOTLB_MSG",              32, 32,                  0, 0, true,  Gate::iommu_accepted,                       WhileRunning::yes},
   RequestRule{Request::get_config,             "GET_CONFIG",             12, largest_config,      0, 0, true,  needs(protocol_feature::config),            WhileRunning::yes},
   RequestRule{Request::set_config,             "SET_CONFIG",             13, largest_config,      0, 0, false, needs(protocol_feature::config),            WhileRunning::yes},
   RequestRule{Request::get_inflight_fd,        "GET_INFLIGHT_FD",        24, 24,                  0, 0, true,  needs(protocol_feature::inflight_shmfd),    WhileRunning::no},

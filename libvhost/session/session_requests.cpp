@@ -15,7 +15,7 @@ Session::Answer Session::dispatch_vring(const RequestRule& rule, Message& messag
     case Request::set_vring_addr: {
       const auto request = payload_as<VringAddr>(message);
       index = request.index;
-      result = state_.set_vring_addr(request);
+      result = set_vring_addr(request);
       break;
     }
     case Request::set_vring_kick:
@@ -78,6 +78,9 @@ Session::Answer Session::get_vring_base(const VringState& request) {
   ring.kick_mode = Kick::none;
   ring.kick = nullptr;
   ring.cut_off = false;
+  rest_if_idle();
+  // While nothing runs, front-ends do not tell what they take back.
+  if (translates() && !state_.any_running()) memory_->iotlb()->clear();
   return Reply::of(VringState{request.index, state_.setup_of(*index).base});
 }
 
@@ -129,7 +132,11 @@ MemoryRegion Session::as_addressed(MemoryRegion region) const {
 /// in flight on them has ended.
 Result<void> Session::adopt(Result<MemoryMap> map) {
   if (!map) return pass_on(map);
+  if (map->log() && !map->log()->reaches(map->end())) {
+    return fail(Fault::front_end, "the dirty log ends before the new memory; make it longer first");
+  }
   const auto next = std::make_shared<const MemoryMap>(std::move(*map));
+  if (translates()) return adopt_translated(next);
   const Drain drain = next->keeps_all_of(*memory_) ? Drain::no : Drain::yes;
   if (state_.any_running()) device_.move_to(next, drain);
   memory_ = next;
@@ -201,7 +208,8 @@ Session::Answer Session::set_inflight(const InflightDescription& request, const 
 
 /// In the layout that was negotiated, with its section of the inflight region if there is one.
 Result<AnyRing> Session::make_ring(std::uint16_t index) const {
-  const RingSetup setup = state_.setup_of(index);
+  RingSetup setup = state_.setup_of(index);
+  if (translates()) setup.ledger = iommu_->ledger(index);
   if (!inflight_ || index >= inflight_description_.queues) {
     if (setup.packed) return PackedRing::create(setup, memory_);
     return SplitRing::create(setup, memory_);
@@ -227,6 +235,8 @@ Session::Answer Session::reset_device() {
   state_.reset();
   inflight_ = nullptr;  // it tells of rings that are no more
   device_.set_features(0);
+  if (const auto settled = settle_iommu(); !settled) return pass_on(settled);
+  if (const auto settled = settle_log(); !settled) return pass_on(settled);
   return std::nullopt;
 }
 

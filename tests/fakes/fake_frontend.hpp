@@ -40,8 +40,8 @@ class FakeFrontend {
     }
     socket_ = UniqueFd(pair[0]);
     const auto log = [this](LogLevel, std::string_view line) { log_.emplace_back(line); };
-    session_ =
-        std::make_unique<Session>(UniqueFd(pair[1]), device, log, std::make_shared<Conduct>(log));
+    session_ = std::make_unique<Session>(UniqueFd(pair[1]), loop_, device, log,
+                                         std::make_shared<Conduct>(log));
   }
 
   // ------------------------------------------------------------ any message
@@ -130,6 +130,10 @@ class FakeFrontend {
 
   [[nodiscard]] bool connected() const { return session_ != nullptr; }
   [[nodiscard]] Session& session() { return *session_; }
+  /// Lets the session take what came elsewhere than on its socket.
+  void turn() {
+    if (!loop_.turn()) std::abort();
+  }
   void disconnect() { session_.reset(); }
   [[nodiscard]] int socket() const { return socket_.get(); }
   [[nodiscard]] const std::vector<std::string>& log() const { return log_; }
@@ -143,6 +147,7 @@ class FakeFrontend {
   }
 
  private:
+  EventLoop loop_ = std::move(*EventLoop::create());
   UniqueFd socket_;
   MessageReader reader_;
   std::vector<std::string> log_;
