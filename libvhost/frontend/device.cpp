@@ -143,8 +143,8 @@ Result<void> Device::set_status(std::uint8_t bits) {
   return connection_.tell(Request::set_status, std::uint64_t{bits});
 }
 
-/// Where a ring is, for SET_VRING_ADDR: in our own addresses, or in those that are translated; and
-/// where its used ring is for the log.
+/// Where a ring is, for SET_VRING_ADDR: in our own addresses, in those that are translated, or,
+/// with GPA_ADDRESSES, in the guest's; and where its used ring is for the log.
 VringAddr Device::addresses_of(std::uint32_t index) const {
   VringAddr addresses = queues_[index]->ring().addresses(index);
   const auto as_driver = [this](std::uint64_t address) {
@@ -158,7 +158,7 @@ VringAddr Device::addresses_of(std::uint32_t index) const {
     addresses.flags |= vring_flag_log;
     addresses.log = as_driver(addresses.used);
   }
-  if (!translated()) return addresses;
+  if (!translated() && !with(protocol_feature::gpa_addresses)) return addresses;
   for (auto* const address : {&addresses.descriptors, &addresses.available, &addresses.used}) {
     *address = as_driver(*address);
   }

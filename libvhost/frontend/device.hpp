@@ -36,6 +36,8 @@
  */
 namespace vhost::frontend {
 
+/// Not among them: GPA_ADDRESSES, with which the back-end is told no address of this process.
+/// Whoever wants it asks for it.
 inline constexpr std::uint64_t default_protocol_features =
     bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
     bit(protocol_feature::reply_ack) | bit(protocol_feature::backend_req) |
@@ -159,7 +161,6 @@ class Device {
   [[nodiscard]] Result<void> share_table();
   [[nodiscard]] Result<void> share_region(const Region& region);
   [[nodiscard]] MemoryRegion as_shared(const Region& region) const;
-  [[nodiscard]] VringAddr translated(VringAddr addresses) const;
   [[nodiscard]] Result<void> share_inflight();
   [[nodiscard]] Result<void> share_log();
   [[nodiscard]] Result<void> tell_logging();

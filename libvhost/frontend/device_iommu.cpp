@@ -26,7 +26,7 @@ std::optional<IotlbMessage> Device::translation(const IotlbMessage& miss) const 
       std::min((miss.iova | (wishes_.iommu.page_bytes - 1)) + 1, begin + region->bytes().size());
   return IotlbMessage{first,
                       end - first,
-                      region->wire().frontend_address + (first - begin),
+                      as_shared(*region).frontend_address + (first - begin),
                       3,  // read and write
                       static_cast<std::uint8_t>(IotlbType::update),
                       {}};

@@ -24,10 +24,12 @@ Result<void> Device::share_region(const Region& region) {
                           std::span(&fd, 1));
 }
 
-/// As the memory messages describe it: an IOMMU stands between the driver's addresses and these.
+/// As the memory messages describe it: an IOMMU stands between the driver's addresses and these,
+/// and with GPA_ADDRESSES no address of ours goes out.
 MemoryRegion Device::as_shared(const Region& region) const {
   MemoryRegion wire = region.wire();
   if (translated()) wire.guest_address += wishes_.iommu.shift;
+  if (with(protocol_feature::gpa_addresses)) wire.frontend_address = wire.guest_address;
   return wire;
 }
 

@@ -65,7 +65,7 @@ class DeviceState {
       bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
       bit(protocol_feature::reply_ack) | bit(protocol_feature::backend_req) |
       bit(protocol_feature::reset_device) | bit(protocol_feature::configure_mem_slots) |
-      bit(protocol_feature::status);
+      bit(protocol_feature::status) | bit(protocol_feature::gpa_addresses);
   /// Those that a device may add. What else it names is not offered: nobody would serve it.
   static constexpr std::uint64_t device_protocol_features =
       bit(protocol_feature::rarp) | bit(protocol_feature::mtu) | bit(protocol_feature::config) |

@@ -117,7 +117,7 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::reset_owner: state_.disable_all(); return done(stop_all());
     case Request::set_features: return done(set_features(payload_as<std::uint64_t>(message)));
     case Request::set_protocol_features:
-      return done(state_.set_protocol_features(payload_as<std::uint64_t>(message)));
+      return done(set_protocol_features(payload_as<std::uint64_t>(message)));
     case Request::set_status: return done(state_.set_status(payload_as<std::uint64_t>(message)));
     case Request::set_backend_req_fd: return done(channel_.open(std::move(message.fds.front())));
     case Request::iotlb_msg: return take_iotlb(payload_as<IotlbMessage>(message));

@@ -95,6 +95,7 @@ class Session {
   [[nodiscard]] Answer set_config(const Message& message);
   [[nodiscard]] Answer get_vring_base(const VringState& request);
   [[nodiscard]] Answer set_vring_fd(const RequestRule& rule, Message& message);
+  [[nodiscard]] Result<void> set_protocol_features(std::uint64_t features);
   [[nodiscard]] Answer set_mem_table(Message& message);
   [[nodiscard]] Answer get_inflight(const InflightDescription& request);
   [[nodiscard]] Answer set_inflight(const InflightDescription& request, const UniqueFd& fd);

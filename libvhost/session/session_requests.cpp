@@ -84,6 +84,14 @@ Session::Answer Session::get_vring_base(const VringState& request) {
   return Reply::of(VringState{request.index, state_.setup_of(*index).base});
 }
 
+Result<void> Session::set_protocol_features(std::uint64_t features) {
+  const std::uint64_t changed = features ^ state_.protocol_accepted();
+  if (memory_->size() != 0 && has(changed, protocol_feature::gpa_addresses)) {
+    return fail(Fault::front_end, "GPA_ADDRESSES changes while memory is shared");
+  }
+  return state_.set_protocol_features(features);
+}
+
 Session::Answer Session::dispatch_memory(const RequestRule& rule, Message& message) {
   if (rule.request == Request::set_mem_table) return set_mem_table(message);
   const auto region = as_addressed(payload_as<SingleRegion>(message).region);
@@ -112,7 +120,7 @@ Session::Answer Session::set_mem_table(Message& message) {
 }
 
 /// With GPA_ADDRESSES ring areas and IOTLB entries are given in guest-physical addresses: then the
-/// front-end's own address space is that of the guest.
+/// front-end's own address space is that of the guest, whatever else a region says.
 MemoryRegion Session::as_addressed(MemoryRegion region) const {
   if (state_.protocol_has(protocol_feature::gpa_addresses)) {
     region.frontend_address = region.guest_address;

@@ -125,7 +125,8 @@ struct LogDescription {
 };
 static_assert(Wire<LogDescription> && sizeof(LogDescription) == 16);
 
-/// SET_VRING_ADDR. The addresses are those of the front-end's own process.
+/// SET_VRING_ADDR. The addresses are those of the front-end's own process; with GPA_ADDRESSES, the
+/// guest's.
 struct VringAddr {
   std::uint32_t index;
   std::uint32_t flags;

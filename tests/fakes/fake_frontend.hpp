@@ -27,8 +27,11 @@ class FakeFrontend {
       bit(feature::version_1) | bit(feature::protocol_features) | bit(feature::event_idx) |
       bit(feature::indirect_desc);
 
-  static constexpr std::uint64_t usual_protocol_features =
+  /// Everything that is served for some device.
+  static constexpr std::uint64_t all_protocol_features =
       DeviceState::session_protocol_features | DeviceState::device_protocol_features;
+  static constexpr std::uint64_t usual_protocol_features =
+      all_protocol_features & ~bit(protocol_feature::gpa_addresses);
 
   explicit FakeFrontend(Device& device) {
     std::array<int, 2> pair{};
