@@ -185,7 +185,7 @@ bool PackedRing::move_to(std::shared_ptr<const MemoryMap> memory) {
       view_.area(setup_.descriptors, setup_.size * sizeof(PackedDesc), Access::both).data();
   driver_event_ = view_.area(setup_.available, event_bytes, Access::read).data();
   device_event_ = view_.area(setup_.used, event_bytes, Access::write).data();
-  if (!holds_numbers(descriptors_, alignof(std::uint16_t)) ||
+  if (!holds_numbers(descriptors_, sizeof(PackedTail)) ||
       !holds_numbers(driver_event_, event_bytes) || !holds_numbers(device_event_, event_bytes)) {
     leave_memory();
   }
@@ -231,7 +231,7 @@ Pop PackedRing::pop(Chain& chain) {
   const Pop pop = read(PackedSource(slots, view_, setup_.indirect), chain);
   if (pop != Pop::ready) return pop;
   const std::uint16_t id = slots.id();
-  if (id >= setup_.size || held_[id].origin != Origin::not_in_flight) return broken();
+  if (id >= setup_.size || held_[id].origin() != Origin::not_in_flight) return broken();
   next_avail_ = slots.end();
   slots_held_ += slots.count();
   return hold(id, {slots.count(), inflight_.take(id), Origin::available}, chain);
@@ -241,7 +241,7 @@ Pop PackedRing::pop(Chain& chain) {
 /// write there.
 Pop PackedRing::pop_owed(Chain& chain) {
   const Owed owed = owed_.back();
-  if (owed.id >= setup_.size || held_[owed.id].origin != Origin::not_in_flight) return broken();
+  if (owed.id >= setup_.size || held_[owed.id].origin() != Origin::not_in_flight) return broken();
   OwedSlots slots(inflight_, owed);
   const Pop pop = read(PackedSource(slots, view_, setup_.indirect), chain);
   if (pop != Pop::ready) return pop;
@@ -271,16 +271,16 @@ Pop PackedRing::read(S source, Chain& chain) {
 }
 
 void PackedRing::unpop(std::uint16_t id) {
-  Held& held = held_[id];
-  assert(held.origin != Origin::not_in_flight);
-  if (held.origin == Origin::owed) {
-    owed_.push_back({held.entry, id, held.slots});  // still marked; there was room for it before
+  const Held held = std::exchange(held_[id], Held());
+  assert(held.origin() != Origin::not_in_flight);
+  if (held.origin() == Origin::owed) {
+    owed_.push_back(
+        {held.entry(), id, held.slots()});  // still marked; there was room for it before
   } else {
-    next_avail_.go_back(held.slots, setup_.size);
-    slots_held_ -= held.slots;
-    inflight_.put_back(held.entry);
+    next_avail_.go_back(held.slots(), setup_.size);
+    slots_held_ -= held.slots();
+    inflight_.put_back(held.entry());
   }
-  held.origin = Origin::not_in_flight;
   --in_flight_;
   if (!view_.tracked()) return;
   const GuestView::Reading reading(view_);
@@ -301,9 +301,11 @@ Notify PackedRing::publish() {
   if (slots_pushed_ == 0) return Notify::no;
   view_.settle();
   inflight_.prepare(next_used_);
-  store_release(slot(first_pushed_) + PackedDesc::flags_at, first_flags_);
-  inflight_.commit();
   const std::uint32_t shown = slots_pushed_;
+  PackedPosition first = next_used_;
+  first.go_back(shown, setup_.size);
+  store_release_u64(slot(first.index) + PackedDesc::tail_at, first_used_);
+  inflight_.commit();
   slots_held_ -= shown;
   slots_pushed_ = 0;
   if (view_.logged()) log_shown(shown);
@@ -315,8 +317,6 @@ Notify PackedRing::publish() {
     return flags == event_never ? Notify::no : Notify::yes;
   }
   // Is it among the slots that were shown (VIRTIO 2.8.10)?
-  PackedPosition first = next_used_;
-  first.go_back(shown, setup_.size);
   const auto wanted = PackedPosition::of(static_cast<std::uint16_t>(event));
   return wanted.ahead_of(first, setup_.size) < shown ? Notify::yes : Notify::no;
 }
