@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstddef>
+#include <utility>
 
 #include "libvhost/ring/fetch.hpp"
 
@@ -160,6 +160,7 @@ Result<void> PackedRing::recover() {
                                       std::to_string(next_avail_.index) + ", or have used up to " +
                                       std::to_string(next_used_.index));
   }
+  shown_used_ = next_used_;
   owed_ = std::move(found->owed);
   for (const Owed& chain : owed_) slots_held_ += chain.slots;
   std::ranges::reverse(owed_);
@@ -287,28 +288,24 @@ void PackedRing::unpop(std::uint16_t id) {
   view_.take_back(id);
 }
 
-/// The last `slots` before the used position were written. Which of them, is not known any more.
-void PackedRing::log_shown(std::uint32_t slots) {
+/// So many from `first` on were written. Which of them, is not known any more.
+void PackedRing::log_shown(PackedPosition first, std::uint32_t slots) {
   if (!setup_.log_used) return;
-  PackedPosition first = next_used_;
-  first.go_back(slots, setup_.size);
   const std::uint32_t to_end = std::min<std::uint32_t>(slots, setup_.size - first.index);
   view_.wrote(slot(first.index), to_end * sizeof(PackedDesc));
   view_.wrote(descriptors_, (slots - to_end) * sizeof(PackedDesc));
 }
 
 Notify PackedRing::publish() {
-  if (slots_pushed_ == 0) return Notify::no;
+  if (next_used_ == shown_used_) return Notify::no;
   view_.settle();
   inflight_.prepare(next_used_);
-  const std::uint32_t shown = slots_pushed_;
-  PackedPosition first = next_used_;
-  first.go_back(shown, setup_.size);
+  const PackedPosition first = std::exchange(shown_used_, next_used_);
+  const std::uint32_t shown = next_used_.ahead_of(first, setup_.size);
   store_release_u64(slot(first.index) + PackedDesc::tail_at, first_used_);
   inflight_.commit();
   slots_held_ -= shown;
-  slots_pushed_ = 0;
-  if (view_.logged()) log_shown(shown);
+  if (view_.logged()) log_shown(first, shown);
   full_barrier();  // the burst is visible before we look whether the driver wants to be called
 
   const std::uint32_t event = load_relaxed_u32(driver_event_);

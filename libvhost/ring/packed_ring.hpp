@@ -118,7 +118,7 @@ class PackedRing {
   template <bool noted>
   [[nodiscard]] std::size_t pop_straight(std::span<Single> to);
   void leave_memory();
-  void log_shown(std::uint32_t slots);
+  void log_shown(PackedPosition first, std::uint32_t slots);
   void ask_for_kicks(std::uint32_t event);
 
   // Where the areas are; changed by move_to() alone.
@@ -131,9 +131,9 @@ class PackedRing {
 
   PackedPosition next_avail_;       // the next slot to pop from
   PackedPosition next_used_;        // the next slot to push to
+  PackedPosition shown_used_;       // the same when the driver was last shown what was pushed
   std::uint32_t slots_held_ = 0;    // popped, or owed, and not shown as used
-  std::uint32_t slots_pushed_ = 0;  // of these, pushed since the last publish()
-  std::uint64_t first_used_ = 0;    // what will show the first of these
+  std::uint64_t first_used_ = 0;    // what will show the first chain pushed since then
   bool broken_ = false;
 
   std::uint32_t in_flight_ = 0;
@@ -207,13 +207,12 @@ inline void PackedRing::push(std::uint16_t id, std::uint32_t written_bytes) {
   const std::uint16_t wrote = written_bytes > 0 ? desc_write : 0;
   const auto flags = static_cast<std::uint16_t>(next_used_.used_flags() | wrote);
   const std::uint64_t used = PackedTail{written_bytes, id, flags}.bits();
-  if (slots_pushed_ == 0) {
+  if (next_used_ == shown_used_) {
     first_used_ = used;
   } else {
     store_relaxed_u64(slot(next_used_.index) + PackedDesc::tail_at, used);
   }
   next_used_.advance(held.slots(), setup_.size);
-  slots_pushed_ += held.slots();
   --in_flight_;
   inflight_.give_back(held.entry());
   view_.give_back(id);
