@@ -177,6 +177,7 @@ void PackedRing::erase_unshown() {
     if (setup_.log_used) view_.wrote(slot(at.index), sizeof(PackedDesc));
     at.advance(1, setup_.size);
   }
+  view_.log_writes();
 }
 
 bool PackedRing::move_to(std::shared_ptr<const MemoryMap> memory) {
@@ -294,6 +295,7 @@ void PackedRing::log_shown(PackedPosition first, std::uint32_t slots) {
   const std::uint32_t to_end = std::min<std::uint32_t>(slots, setup_.size - first.index);
   view_.wrote(slot(first.index), to_end * sizeof(PackedDesc));
   view_.wrote(descriptors_, (slots - to_end) * sizeof(PackedDesc));
+  view_.log_writes();
 }
 
 Notify PackedRing::publish() {
@@ -342,6 +344,7 @@ void PackedRing::ask_for_kicks(std::uint32_t event) {
   } else {
     view_.wrote_at(setup_.log_address, sizeof event);
   }
+  view_.log_writes();
 }
 
 }  // namespace vhost

@@ -36,6 +36,7 @@ bool Session::on_readable() {
       log_(LogLevel::warning, handled.error().what + "; the connection is closed");
       return false;
     }
+    if (doomed_) return false;
   }
   return true;
 }
@@ -73,6 +74,7 @@ std::optional<Session::Reply> Session::refusal(const RequestRule* rule,
     switch (rule->request) {
       case Request::get_config: return Reply{};  // "zero length of payload to indicate an error"
       case Request::get_inflight_fd: return Reply::of(InflightDescription{});
+      case Request::set_log_base: return Reply::of(std::uint64_t{1});
       default: return std::nullopt;
     }
   }
@@ -109,11 +111,7 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::get_status: return Reply::of(std::uint64_t{state_.status()});
     case Request::set_owner: return std::nullopt;
     case Request::reset_owner: state_.disable_all(); return done(stop_all());
-    case Request::set_features: {
-      const auto accepted = state_.set_features(payload_as<std::uint64_t>(message));
-      if (accepted && !state_.any_running()) device_.set_features(state_.accepted());
-      return accepted ? done(settle_all()) : done(accepted);
-    }
+    case Request::set_features: return done(set_features(payload_as<std::uint64_t>(message)));
     case Request::set_protocol_features:
       return done(state_.set_protocol_features(payload_as<std::uint64_t>(message)));
     case Request::set_status: return done(state_.set_status(payload_as<std::uint64_t>(message)));
@@ -129,6 +127,9 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::set_inflight_fd:
       return set_inflight(payload_as<InflightDescription>(message), message.fds.front());
     case Request::reset_device: return reset_device();
+    case Request::set_log_base:
+      return set_log_base(payload_as<LogDescription>(message), message.fds.front());
+    case Request::set_log_fd: return std::nullopt;  // to tell of changes of the log: it may be used
     case Request::set_mem_table:
     case Request::add_mem_reg:
     case Request::rem_mem_reg: return dispatch_memory(rule, message);
@@ -155,7 +156,24 @@ Result<void> Session::settle_all() {
   return {};
 }
 
+/// Once, before the first ring starts.
+bool Session::begin() {
+  if (begun_) return true;
+  const auto begun = device_.begin();
+  begun_ = begun.has_value();
+  doomed_ = !begun_;
+  if (doomed_) log_(LogLevel::warning, begun.error().what + "; the connection is closed");
+  return begun_;
+}
+
+/// Not between the stop of a ring and its new start, but where the front-end stops it for long.
+void Session::rest_if_idle() {
+  if (begun_ && !state_.any_running()) device_.rest();
+  begun_ = state_.any_running();
+}
+
 void Session::start(std::uint16_t index) {
+  if (doomed_ || !begin()) return;
   VringConfig& config = state_.rings()[index];
   auto ring = make_ring(index);
   if (!ring) {
@@ -190,6 +208,7 @@ Result<void> Session::stop_all() {
   for (std::uint16_t index = 0; index < state_.rings().size(); ++index) {
     if (auto stopped = stop(index); !stopped) all = stopped;
   }
+  if (all) rest_if_idle();
   return all;
 }
 
@@ -203,7 +222,8 @@ void Session::notify_config_change() {
 }
 
 bool Session::memory_is_whole() const {
-  return !memory_->lost() && !(inflight_ && inflight_->lost());
+  return !memory_->lost() && !(inflight_ && inflight_->lost()) &&
+         !(log_pages_ && log_pages_->lost());
 }
 
 SessionInfo Session::info() const {

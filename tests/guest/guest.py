@@ -47,15 +47,19 @@ class Disk:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a guest is made of. Without a kernel the firmware boots from the first device."""
+    """What a guest is made of. Without a kernel the firmware boots from the first device: SeaBIOS,
+    or the one that is named. Memory may be plugged in and out again where there are slots for it."""
 
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     cpus: int = 1
     memory: str = "256M"
+    memory_slots: int = 0
+    firmware: Path | None = None
     kernel: Path | None = None
     initramfs: Path | None = None
     append: str = ""
+    incoming: str = ""  # Where another QEMU will send the guest from; it does not boot then.
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class Guest:
     def wait_ready(self, timeout_seconds: float = BOOT_SECONDS) -> None:
         """Returns once /init (of the first or of a later boot) takes commands."""
         deadline = time.monotonic() + timeout_seconds
-        while self._line(deadline) != "ready":
+        # UEFI shows its own words on this port, too, and ends them with no line feed.
+        while not self._line(deadline).endswith("ready"):
             pass
 
     def attempt(self, script: str, timeout_seconds: float = COMMAND_SECONDS) -> Result:
@@ -119,6 +124,27 @@ class Guest:
         else:
             self._tell(script)
         self.wait_ready()
+
+    def plug_memory(self, name: str, size: str = "128M") -> None:
+        self.qmp.command("object-add", **{"qom-type": "memory-backend-memfd", "id": f"ram-{name}",
+                                          "size": _bytes(size), "share": True})
+        self.qmp.command("device_add", driver="pc-dimm", id=name, memdev=f"ram-{name}")
+
+    def plugged_memory(self) -> set[str]:
+        return {device["data"]["id"] for device in self.qmp.command("query-memory-devices")}
+
+    def unplug_memory(self, name: str, timeout_seconds: float = 60.0) -> None:
+        """Asks until the guest gives it up: it says no while it cannot move a page."""
+        deadline = time.monotonic() + timeout_seconds
+        while name in self.plugged_memory():
+            self._check_alive(deadline, f"{name} to be given up")
+            try:
+                self.qmp.command("device_del", id=name)
+            except QmpError as error:  # It is about to go, or has just gone.
+                if "in the process of unplug" not in str(error) and "not found" not in str(error):
+                    raise
+            time.sleep(0.2)
+        self.qmp.command("object-del", id=f"ram-{name}")
 
     def power_off(self, timeout_seconds: float = 30.0) -> None:
         self._tell("sync; poweroff -f")
@@ -193,6 +219,10 @@ class Guest:
         return GuestError(f"waited in vain for: {what}; QEMU {state}")
 
 
+def _bytes(size: str) -> int:
+    return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]
+
+
 def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int) -> list[str]:
     command = [
         "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc,memory-backend=ram",
@@ -203,10 +233,16 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
         "-chardev", f"socket,id=agent,fd={agent_fd}", "-serial", "chardev:agent",
         "-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control",
     ]
+    if machine.memory_slots:
+        command[command.index("-m") + 1] += f",slots={machine.memory_slots},maxmem=32G"
+    if machine.firmware is not None:
+        command += ["-bios", str(machine.firmware)]
     if machine.kernel is not None:
         options = f"console=ttyS0 loglevel=5 mitigations=off panic=0 {machine.append}"
         command += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
         command += ["-append", options.strip()]
+    if machine.incoming:
+        command += ["-incoming", machine.incoming]
     for number, disk in enumerate(machine.disks):
         command += _disk_options(number, disk)
     for number, device in enumerate(machine.nics):
