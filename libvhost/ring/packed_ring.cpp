@@ -261,8 +261,7 @@ Pop PackedRing::hold(std::uint16_t id, const Held& held, Chain& chain) {
 
 template <DescSource S>
 Pop PackedRing::read(S source, Chain& chain) {
-  const std::size_t limit = std::max(setup_.size, longest_chain_at_least);
-  switch (read_chain(source, view_, limit, chain)) {
+  switch (read_chain(source, view_, setup_.most_descriptors(), chain)) {
     case ReadChain::ready: return Pop::ready;
     case ReadChain::waits: return Pop::empty;
     case ReadChain::corrupt: return broken();

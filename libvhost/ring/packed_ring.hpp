@@ -70,17 +70,9 @@ class PackedRing {
   [[nodiscard]] bool is_broken() const { return broken_; }
   [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty() && !view_.waits(); }
   [[nodiscard]] std::uint16_t size() const { return setup_.size; }
-
-  /// With room for this many pieces no chain is answered with no_room: a buffer is one piece, and
-  /// one more for each region boundary that lies in it.
-  [[nodiscard]] std::size_t longest_chain() const {
-    return std::max(setup_.size, longest_chain_at_least) + MemoryMap::max_regions;
-  }
+  [[nodiscard]] std::size_t longest_chain() const { return setup_.most_pieces(); }
 
  private:
-  /// Where a chain in flight was popped from: unpop() gives it back there.
-  enum class Origin : std::uint8_t { not_in_flight, available, owed };
-
   /// What is known of a chain in flight: one word, for the compiler would write field by field.
   class Held {
    public:
@@ -129,11 +121,11 @@ class PackedRing {
   std::byte* device_event_ = nullptr;
   std::shared_ptr<std::vector<std::uint64_t>> nowhere_;  // stands for areas that were taken away
 
-  PackedPosition next_avail_;       // the next slot to pop from
-  PackedPosition next_used_;        // the next slot to push to
-  PackedPosition shown_used_;       // the same when the driver was last shown what was pushed
-  std::uint32_t slots_held_ = 0;    // popped, or owed, and not shown as used
-  std::uint64_t first_used_ = 0;    // what will show the first chain pushed since then
+  PackedPosition next_avail_;     // the next slot to pop from
+  PackedPosition next_used_;      // the next slot to push to
+  PackedPosition shown_used_;     // the same when the driver was last shown what was pushed
+  std::uint32_t slots_held_ = 0;  // popped, or owed, and not shown as used
+  std::uint64_t first_used_ = 0;  // what will show the first chain pushed since then
   bool broken_ = false;
 
   std::uint32_t in_flight_ = 0;
