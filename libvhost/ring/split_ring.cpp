@@ -230,9 +230,8 @@ Pop SplitRing::pop_owed(Chain& chain) {
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
   if (view_.waits()) return Pop::empty;
   const GuestView::Reading reading(view_);
-  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
   const SplitSource source(descriptors_, head, view_, setup_.indirect);
-  switch (read_chain(source, view_, limit, chain)) {
+  switch (read_chain(source, view_, setup_.most_descriptors(), chain)) {
     case ReadChain::ready: break;
     case ReadChain::waits: expect_chains(); return Pop::empty;
     case ReadChain::corrupt: return broken();
