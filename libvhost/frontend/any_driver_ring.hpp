@@ -29,7 +29,12 @@ class AnyDriverRing {
   /// The split ring that this is; not to be asked of a packed one.
   [[nodiscard]] SplitDriverRing& split() { return std::get<SplitDriverRing>(ring_); }
   [[nodiscard]] const SplitDriverRing& split() const { return std::get<SplitDriverRing>(ring_); }
-  [[nodiscard]] bool packed() const { return std::holds_alternative<PackedDriverRing>(ring_); }
+  /// The same of a packed one.
+  [[nodiscard]] PackedDriverRing& packed() { return std::get<PackedDriverRing>(ring_); }
+  [[nodiscard]] bool is_packed() const { return std::holds_alternative<PackedDriverRing>(ring_); }
+  [[nodiscard]] const RingAreas& areas() const {
+    return on([](const auto& ring) -> const RingAreas& { return ring; });
+  }
 
   [[nodiscard]] std::optional<std::uint16_t> place(std::span<const Segment> readable,
                                                    std::span<const Segment> writable,
@@ -90,7 +95,7 @@ class AnyDriverRing {
   }
 
   /// SET_VRING_BASE of a ring that nobody has used.
-  [[nodiscard]] std::uint32_t first_base() const { return packed() ? new_packed_base : 0; }
+  [[nodiscard]] std::uint32_t first_base() const { return is_packed() ? new_packed_base : 0; }
   [[nodiscard]] std::uint32_t base_after_crash() const {
     return on([](const auto& ring) { return std::uint32_t{ring.base_after_crash()}; });
   }
@@ -100,9 +105,7 @@ class AnyDriverRing {
   void reset() {
     on([](auto& ring) { ring.reset(); });
   }
-  [[nodiscard]] VringAddr addresses(std::uint32_t index) const {
-    return on([&](const auto& ring) { return ring.addresses(index); });
-  }
+  [[nodiscard]] VringAddr addresses(std::uint32_t index) const { return areas().addresses(index); }
 
  private:
   template <class R>

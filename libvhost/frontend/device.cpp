@@ -182,7 +182,7 @@ Result<void> Device::stop() {
     auto base =
         connection_.ask_for<VringState>(Request::get_vring_base, bytes_of(VringState{i, 0}));
     if (!base) return std::unexpected(base.error());
-    if (base->index != i || (base->value > 0xffff && !queues_[i]->ring().packed())) {
+    if (base->index != i || (base->value > 0xffff && !queues_[i]->ring().is_packed())) {
       return fail(peer_fault, "GET_VRING_BASE of ring " + std::to_string(i) + " answered ring " +
                                   std::to_string(base->index) + ", base " +
                                   std::to_string(base->value));
@@ -233,7 +233,7 @@ Result<void> Device::reconnect(Connection connection) {
   for (std::size_t i = 0; i < queues_.size(); ++i) {
     AnyDriverRing& ring = queues_[i]->ring();
     // As QEMU does: a packed ring's base is only known to the inflight region.
-    if (!resubmits || !ring.packed()) bases_[i] = ring.base_after_crash();
+    if (!resubmits || !ring.is_packed()) bases_[i] = ring.base_after_crash();
     if (!resubmits) ring.offer_again();
   }
   return start();

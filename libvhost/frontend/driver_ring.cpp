@@ -12,6 +12,13 @@ constexpr std::size_t legacy_alignment = 4096;
 
 }  // namespace
 
+VringAddr RingAreas::addresses(std::uint32_t index) const {
+  const auto address = [](const Buffer& area) {
+    return reinterpret_cast<std::uint64_t>(area.data);
+  };
+  return {index, 0, address(descriptors_), address(device_), address(driver_), 0};
+}
+
 SplitDriverRing::SplitDriverRing(SharedMemory& memory, RingOptions options)
     : memory_(&memory),
       slots_(options.size),
@@ -38,7 +45,7 @@ SplitDriverRing::SplitDriverRing(SplitDriverRing&& other) noexcept = default;
 
 SplitDriverRing::~SplitDriverRing() {
   if (slots_.empty()) return;  // moved from
-  for (const Buffer& area : {whole_, descriptors_, available_, used_, tables_}) {
+  for (const Buffer& area : {whole_, descriptors_, driver_, device_, tables_}) {
     if (area.data != nullptr) memory_->release(area);
   }
 }
@@ -65,13 +72,13 @@ Result<void> SplitDriverRing::allocate_areas(const RingOptions& options) {
       return Buffer{whole_.data + offset, bytes, whole_.guest_address + offset};
     };
     descriptors_ = part(0, at.descriptors_bytes());
-    available_ = part(at.descriptors_bytes(), at.available_bytes(true));
-    used_ = part(used_at, at.used_bytes(true));
+    driver_ = part(at.descriptors_bytes(), at.available_bytes(true));
+    device_ = part(used_at, at.used_bytes(true));
   } else {
     // A cache line is more than VIRTIO asks for, and keeps the two sides off each other's lines.
     if (auto got = take(descriptors_, at.descriptors_bytes(), 64); !got) return got;
-    if (auto got = take(available_, at.available_bytes(true), 64); !got) return got;
-    if (auto got = take(used_, at.used_bytes(true), 64); !got) return got;
+    if (auto got = take(driver_, at.available_bytes(true), 64); !got) return got;
+    if (auto got = take(device_, at.used_bytes(true), 64); !got) return got;
   }
   if (indirect_ == 0) return {};
   return take(tables_, std::size_t{size_} * indirect_ * sizeof(SplitDesc), 64);
@@ -137,6 +144,7 @@ std::optional<std::uint16_t> SplitDriverRing::place_raw(std::span<const SplitDes
                                                         std::uint64_t cookie) {
   if (descriptors.empty() || descriptors.size() > free_count_) return std::nullopt;
   const std::uint16_t head = reserve(static_cast<std::uint16_t>(descriptors.size()), cookie);
+  slots_[head].once = true;
   std::vector<std::uint16_t> where;
   for (std::uint16_t at = head; where.size() < descriptors.size(); at = slots_[at].next) {
     where.push_back(at);
@@ -185,7 +193,7 @@ Poll SplitDriverRing::take(Completion& completion) {
     return broke("the device's used index is ahead of what it was given");
   }
   const std::size_t at = SplitLayout::entries_at + (taken_ & mask_) * sizeof(UsedElem);
-  const auto used = read_once<UsedElem>(used_.data + at);
+  const auto used = read_once<UsedElem>(device_.data + at);
   if (used.id >= size_) return broke("the device used a chain beyond the ring");
   const auto head = static_cast<std::uint16_t>(used.id);
   Slot& slot = slots_[head];
@@ -252,16 +260,9 @@ void SplitDriverRing::reset() {
   offered_ = published_ = seen_ = taken_ = 0;
   outstanding_ = 0;
   broken_ = nullptr;
-  std::ranges::fill(available_.bytes(), std::byte{});
-  std::ranges::fill(used_.bytes(), std::byte{});
+  std::ranges::fill(driver_.bytes(), std::byte{});
+  std::ranges::fill(device_.bytes(), std::byte{});
   disarm_calls();
-}
-
-VringAddr SplitDriverRing::addresses(std::uint32_t index) const {
-  const auto address = [](const Buffer& area) {
-    return reinterpret_cast<std::uint64_t>(area.data);
-  };
-  return {index, 0, address(descriptors_), address(used_), address(available_), 0};
 }
 
 }  // namespace vhost::frontend

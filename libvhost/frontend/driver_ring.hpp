@@ -64,7 +64,25 @@ concept DriverRing = requires(R ring, std::span<const Segment> part, std::uint64
   { ring.disarm_calls() } -> std::same_as<void>;
 };
 
-class SplitDriverRing {
+/// A ring's areas in the memory that is shared (VIRTIO 1.3, 2.6), and its indirect tables.
+class RingAreas {
+ public:
+  /// For SET_VRING_ADDR.
+  [[nodiscard]] VringAddr addresses(std::uint32_t index) const;
+
+  // For tests of devices: contents that no decent driver makes.
+
+  [[nodiscard]] std::span<std::byte> descriptor_area() const { return descriptors_.bytes(); }
+  /// The available ring, or the driver's event suppression.
+  [[nodiscard]] std::span<std::byte> driver_area() const { return driver_.bytes(); }
+  /// The used ring, or the device's event suppression.
+  [[nodiscard]] std::span<std::byte> device_area() const { return device_.bytes(); }
+
+ protected:
+  Buffer descriptors_, driver_, device_, tables_;
+};
+
+class SplitDriverRing : public RingAreas {
  public:
   /// Takes the ring's areas, and its indirect tables, from `memory`, which must outlive the ring.
   [[nodiscard]] static Result<SplitDriverRing> create(SharedMemory& memory, RingOptions options);
@@ -151,13 +169,10 @@ class SplitDriverRing {
   /// The caller has asked outstanding_heads() for what it loses by that.
   void reset();
 
-  /// For SET_VRING_ADDR.
-  [[nodiscard]] VringAddr addresses(std::uint32_t index) const;
-
   // --- For tests of devices: layouts and contents that no decent driver makes.
 
   /// Writes these descriptors as they are. `next` counts within `descriptors`; a `next` beyond its
-  /// end is left as it is. The cookie comes back with the chain.
+  /// end is left as it is. The cookie comes back with the chain, which is then removed.
   [[nodiscard]] std::optional<std::uint16_t> place_raw(std::span<const SplitDesc> descriptors,
                                                        std::uint64_t cookie);
   /// Puts any number into the available ring, even twice.
@@ -172,9 +187,6 @@ class SplitDriverRing {
       slots_[head].sequence = ++sequence_;
     }
   }
-  [[nodiscard]] std::span<std::byte> descriptor_area() const { return descriptors_.bytes(); }
-  [[nodiscard]] std::span<std::byte> available_area() const { return available_.bytes(); }
-  [[nodiscard]] std::span<std::byte> used_area() const { return used_.bytes(); }
 
  private:
   struct Slot {
@@ -201,15 +213,14 @@ class SplitDriverRing {
     return std::atomic_ref(*reinterpret_cast<std::uint16_t*>(area.data + at));
   }
   [[nodiscard]] std::atomic_ref<std::uint16_t> available_u16(std::size_t at) const {
-    return u16(available_, at);
+    return u16(driver_, at);
   }
   [[nodiscard]] std::atomic_ref<std::uint16_t> used_u16(std::size_t at) const {
-    return u16(used_, at);
+    return u16(device_, at);
   }
 
   SharedMemory* memory_;
   Buffer whole_;  // the legacy layout's one area; else empty
-  Buffer descriptors_, available_, used_, tables_;
   std::vector<Slot> slots_;
 
   const std::uint16_t size_;

@@ -33,7 +33,7 @@ PackedDriverRing::PackedDriverRing(PackedDriverRing&& other) noexcept = default;
 
 PackedDriverRing::~PackedDriverRing() {
   if (slots_.empty()) return;  // moved from
-  for (const Buffer& area : {ring_, driver_event_, device_event_, tables_}) {
+  for (const Buffer& area : {descriptors_, driver_, device_, tables_}) {
     if (area.data != nullptr) memory_->release(area);
   }
 }
@@ -45,9 +45,9 @@ Result<void> PackedDriverRing::allocate_areas() {
     area = *got;
     return {};
   };
-  if (auto got = take(ring_, size_ * sizeof(PackedDesc)); !got) return got;
-  if (auto got = take(driver_event_, 64); !got) return got;
-  if (auto got = take(device_event_, 64); !got) return got;
+  if (auto got = take(descriptors_, size_ * sizeof(PackedDesc)); !got) return got;
+  if (auto got = take(driver_, 64); !got) return got;
+  if (auto got = take(device_, 64); !got) return got;
   if (indirect_ == 0) return {};
   return take(tables_, std::size_t{size_} * indirect_ * sizeof(PackedDesc));
 }
@@ -68,28 +68,45 @@ std::optional<std::uint16_t> PackedDriverRing::place(std::span<const Segment> re
   for (const Segment& segment : writable) {
     chain_.push_back({segment.guest_address, segment.length_bytes, head, desc_write});
   }
-  if (indirect) write_table(head, std::exchange(chain_, {}));
-  for (std::size_t i = 0; i < chain_.size(); ++i) {
-    if (i + 1 < chain_.size()) chain_[i].flags |= desc_next;
-    slots_[free_head_].descriptor = chain_[i];
+  if (indirect) write_table(head);
+  for (std::size_t i = 0; i + 1 < chain_.size(); ++i) chain_[i].flags |= desc_next;
+  return keep_chain(cookie, placing);
+}
+
+/// Takes the descriptors of `chain_` into our books, where there is room for them.
+std::uint16_t PackedDriverRing::keep_chain(std::uint64_t cookie, Placing placing) {
+  const std::uint16_t head = free_head_;
+  for (const PackedDesc& descriptor : chain_) {
+    slots_[free_head_].descriptor = descriptor;
     free_head_ = slots_[free_head_].next;
   }
-  free_count_ = static_cast<std::uint16_t>(free_count_ - needed);
+  free_count_ = static_cast<std::uint16_t>(free_count_ - chain_.size());
   Slot& slot = slots_[head];
   slot.cookie = cookie;
-  slot.descriptors = static_cast<std::uint16_t>(needed);
+  slot.descriptors = static_cast<std::uint16_t>(chain_.size());
   slot.offered = false;
   slot.placed = true;
   slot.once = placing == Placing::once;
   return head;
 }
 
+std::optional<std::uint16_t> PackedDriverRing::place_raw(std::span<const PackedDesc> descriptors,
+                                                         std::uint64_t cookie) {
+  if (descriptors.empty() || descriptors.size() > free_count_) return std::nullopt;
+  chain_.assign(descriptors.begin(), descriptors.end());
+  for (PackedDesc& descriptor : chain_) {
+    descriptor.id = static_cast<std::uint16_t>(descriptor.id + free_head_);
+  }
+  return keep_chain(cookie, Placing::once);
+}
+
 /// The chain becomes one descriptor that names its table.
-void PackedDriverRing::write_table(std::uint16_t head, std::span<const PackedDesc> descriptors) {
+void PackedDriverRing::write_table(std::uint16_t head) {
+  const std::span<const PackedDesc> entries = chain_;
   const std::size_t offset = std::size_t{head} * indirect_ * sizeof(PackedDesc);
-  std::memcpy(tables_.data + offset, descriptors.data(), descriptors.size_bytes());
-  chain_.push_back({tables_.guest_address + offset,
-                    static_cast<std::uint32_t>(descriptors.size_bytes()), head, desc_indirect});
+  const auto bytes = static_cast<std::uint32_t>(entries.size_bytes());
+  std::memcpy(tables_.data + offset, entries.data(), bytes);
+  chain_.assign(1, {tables_.guest_address + offset, bytes, head, desc_indirect});
 }
 
 bool PackedDriverRing::remove(std::uint16_t head) {
@@ -149,7 +166,7 @@ bool PackedDriverRing::publish() {
   const PackedPosition before = std::exchange(published_, next_);
   const std::uint32_t shown = std::exchange(unpublished_, 0);
   full_barrier();  // the chains are visible before we look whether the device wants a kick
-  const std::uint32_t wish = event(device_event_).load(std::memory_order_relaxed);
+  const std::uint32_t wish = event(device_).load(std::memory_order_relaxed);
   const auto flags = static_cast<std::uint16_t>(wish >> 16);
   if (flags != event_at_position || !event_idx_) return flags != event_never;
   return PackedPosition::of(static_cast<std::uint16_t>(wish)).ahead_of(before, size_) < shown;
@@ -177,13 +194,13 @@ Poll PackedDriverRing::take(Completion& completion) {
 bool PackedDriverRing::arm_calls() {
   std::uint32_t wish = std::uint32_t{event_always} << 16;
   if (event_idx_) wish = taken_.bits() | std::uint32_t{event_at_position} << 16;
-  event(driver_event_).store(wish, std::memory_order_relaxed);
+  event(driver_).store(wish, std::memory_order_relaxed);
   full_barrier();  // the wish is visible before the last look
   return !caught_up();
 }
 
 void PackedDriverRing::disarm_calls() {
-  event(driver_event_).store(std::uint32_t{event_never} << 16, std::memory_order_relaxed);
+  event(driver_).store(std::uint32_t{event_never} << 16, std::memory_order_relaxed);
 }
 
 std::vector<std::uint16_t> PackedDriverRing::outstanding_heads() const {
@@ -217,16 +234,9 @@ void PackedDriverRing::reset() {
   unpublished_ = outstanding_ = 0;
   hidden_flags_ = 0;
   broken_ = nullptr;
-  std::ranges::fill(ring_.bytes(), std::byte{});
-  std::ranges::fill(device_event_.bytes(), std::byte{});
+  std::ranges::fill(descriptors_.bytes(), std::byte{});
+  std::ranges::fill(device_.bytes(), std::byte{});
   disarm_calls();
-}
-
-VringAddr PackedDriverRing::addresses(std::uint32_t index) const {
-  const auto address = [](const Buffer& area) {
-    return reinterpret_cast<std::uint64_t>(area.data);
-  };
-  return {index, 0, address(ring_), address(device_event_), address(driver_event_), 0};
 }
 
 }  // namespace vhost::frontend

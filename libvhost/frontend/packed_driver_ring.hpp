@@ -16,7 +16,7 @@
  */
 namespace vhost::frontend {
 
-class PackedDriverRing {
+class PackedDriverRing : public RingAreas {
  public:
   /// Takes the ring's areas, and its indirect tables, from `memory`, which must outlive the ring.
   [[nodiscard]] static Result<PackedDriverRing> create(SharedMemory& memory, RingOptions options);
@@ -66,7 +66,11 @@ class PackedDriverRing {
   }
   void offer_again();
   void reset();
-  [[nodiscard]] VringAddr addresses(std::uint32_t index) const;
+
+  /// For tests of devices: a chain of these descriptors as they are, but for what offer() adds to
+  /// flags. `id` counts from the one that the chain should have, modulo 2^16.
+  [[nodiscard]] std::optional<std::uint16_t> place_raw(std::span<const PackedDesc> descriptors,
+                                                       std::uint64_t cookie);
 
  private:
   /// A descriptor of a chain, as it is copied into the ring.
@@ -86,10 +90,11 @@ class PackedDriverRing {
   [[nodiscard]] Poll take(Completion& completion);
   [[nodiscard]] Poll broke(const char* reason);
   void free_chain(std::uint16_t head);
-  void write_table(std::uint16_t head, std::span<const PackedDesc> descriptors);
+  std::uint16_t keep_chain(std::uint64_t cookie, Placing placing);
+  void write_table(std::uint16_t head);
 
   [[nodiscard]] std::byte* slot_at(std::uint16_t index) const {
-    return ring_.data + std::size_t{index} * sizeof(PackedDesc);
+    return descriptors_.data + std::size_t{index} * sizeof(PackedDesc);
   }
   [[nodiscard]] std::atomic_ref<std::uint16_t> flags_at(std::uint16_t index) const {
     return std::atomic_ref(
@@ -100,9 +105,8 @@ class PackedDriverRing {
   }
 
   SharedMemory* memory_;
-  Buffer ring_, driver_event_, device_event_, tables_;
   std::vector<Slot> slots_;
-  std::vector<PackedDesc> chain_;  // reused by place()
+  std::vector<PackedDesc> chain_;  // to be kept; reused by every place()
 
   const std::uint16_t size_;
   const std::uint16_t indirect_;

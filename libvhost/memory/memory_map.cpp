@@ -57,7 +57,8 @@ Result<void> MemoryMap::add(const MemoryRegion& region, int fd, const MemoryMap&
     if (!fresh) return std::unexpected(fresh.error());
     mapping = std::make_shared<const Mapping>(std::move(*fresh));
   }
-  ranges_.push_back({region.guest_address, mapping->bytes()});
+  const auto behind = std::ranges::upper_bound(ranges_, region.guest_address, {}, &Range::start);
+  ranges_.insert(behind, {region.guest_address, mapping->bytes()});
   regions_.push_back({region, file.st_dev, file.st_ino, std::move(mapping), 1});
   return {};
 }
@@ -85,7 +86,7 @@ Result<MemoryMap> MemoryMap::without(const MemoryRegion& region) const {
     return fail(Fault::front_end, "there is no such memory region to remove");
   }
   if (--found->times > 0) return map;
-  map.ranges_.erase(map.ranges_.begin() + (found - map.regions_.begin()));
+  std::erase_if(map.ranges_, [&](const Range& r) { return r.start == region.guest_address; });
   map.regions_.erase(found);
   return map;
 }
@@ -93,6 +94,8 @@ Result<MemoryMap> MemoryMap::without(const MemoryRegion& region) const {
 Result<MemoryMap> MemoryMap::of(std::span<const MemoryRegion> regions,
                                 std::span<const UniqueFd> fds, const MemoryMap& previous) {
   MemoryMap map;
+  map.log_ = previous.log_;
+  map.iotlb_ = previous.iotlb_;
   for (std::size_t i = 0; i < regions.size(); ++i) {
     if (const auto added = map.add(regions[i], fds[i].get(), previous); !added) {
       return std::unexpected(added.error());
@@ -101,15 +104,44 @@ Result<MemoryMap> MemoryMap::of(std::span<const MemoryRegion> regions,
   return map;
 }
 
+MemoryMap MemoryMap::logged_in(std::shared_ptr<DirtyLog> log) const {
+  MemoryMap map = *this;
+  map.log_ = std::move(log);
+  return map;
+}
+
+MemoryMap MemoryMap::translated_by(std::shared_ptr<Iotlb> iotlb) const {
+  MemoryMap map = *this;
+  map.iotlb_ = std::move(iotlb);
+  return map;
+}
+
+std::uint64_t MemoryMap::guest_physical(const std::byte* byte, Hint& hint) const {
+  const auto holds = [byte](const Range& range) {
+    return byte >= range.bytes.data() && byte < range.bytes.data() + range.bytes.size();
+  };
+  if (!holds(hint)) {
+    const auto found = std::ranges::find_if(ranges_, holds);
+    if (found == ranges_.end()) return UINT64_MAX;
+    hint = *found;
+  }
+  return hint.start + static_cast<std::uint64_t>(byte - hint.bytes.data());
+}
+
 std::span<std::byte> MemoryMap::search(GuestAddress address, std::uint64_t length,
                                        Hint& hint) const {
-  for (const Range& range : ranges_) {
-    const auto bytes = prefix_in(range.start, range.bytes, address, length);
-    if (bytes.empty()) continue;
-    hint = range;
-    return bytes;
+  if (ranges_.empty()) return {};
+  // The last range that starts at the address or below it, if there is one, by halves. Which half
+  // nobody can predict for random buffers, so it is computed and not jumped to.
+  const Range* range = ranges_.data();
+  for (std::size_t left = ranges_.size(); left > 1;) {
+    const std::size_t half = left / 2;
+    range += range[half].start <= std::to_underlying(address) ? half : 0;
+    left -= half;
   }
-  return {};
+  const auto bytes = prefix_in(range->start, range->bytes, address, length);
+  if (!bytes.empty()) hint = *range;
+  return bytes;
 }
 
 bool MemoryMap::copy_from(GuestAddress address, std::span<std::byte> to, Hint& hint) const {
@@ -124,15 +156,20 @@ bool MemoryMap::copy_from(GuestAddress address, std::span<std::byte> to, Hint& h
 }
 
 std::span<std::byte> MemoryMap::at(FrontendAddress address, std::uint64_t length) const {
-  for (std::size_t i = 0; i < regions_.size(); ++i) {
-    const std::uint64_t offset =
-        std::to_underlying(address) - regions_[i].description.frontend_address;
-    const auto bytes = ranges_[i].bytes;
+  for (const Region& region : regions_) {
+    const std::uint64_t offset = std::to_underlying(address) - region.description.frontend_address;
+    const auto bytes = region.mapping->bytes();
     if (offset < bytes.size() && length <= bytes.size() - offset) {
       return bytes.subspan(offset, length);
     }
   }
   return {};
+}
+
+std::uint64_t MemoryMap::end() const {
+  std::uint64_t end = 0;
+  for (const Range& range : ranges_) end = std::max(end, range.start + range.bytes.size());
+  return end;
 }
 
 bool MemoryMap::keeps_all_of(const MemoryMap& older) const {

@@ -11,7 +11,11 @@
 
 namespace vhost {
 
-/// The guest's memory as this process has mapped it.
+class DirtyLog;
+class Iotlb;
+
+/// The guest's memory as this process has mapped it, and what stands before it: an IOMMU, or a
+/// front-end that wants to know what is written.
 ///
 /// Immutable: a change makes a new map, which shares the mappings of the regions that stay, so
 /// their bytes keep their place. Whoever still holds the old map keeps its regions mapped.
@@ -57,6 +61,13 @@ class MemoryMap {
                                             std::span<const UniqueFd> fds,
                                             const MemoryMap& previous);
 
+  /// This map, with what is written to it marked in `log`; null: no longer.
+  [[nodiscard]] MemoryMap logged_in(std::shared_ptr<DirtyLog> log) const;
+  [[nodiscard]] const std::shared_ptr<DirtyLog>& log() const { return log_; }
+  /// This map, with the addresses of descriptors and of ring areas translated; null: no longer.
+  [[nodiscard]] MemoryMap translated_by(std::shared_ptr<Iotlb> iotlb) const;
+  [[nodiscard]] const std::shared_ptr<Iotlb>& iotlb() const { return iotlb_; }
+
   /// The longest run of bytes, at most `length`, that starts at `address` and lies in one region.
   /// Empty if `address` is outside guest memory or `length` is 0.
   [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length,
@@ -72,6 +83,12 @@ class MemoryMap {
   /// All `length` bytes at an address of the front-end's; empty if no one region holds them.
   [[nodiscard]] std::span<std::byte> at(FrontendAddress address, std::uint64_t length) const;
 
+  /// Where in the guest's memory a byte lies that this map has given out, for the dirty log; a
+  /// place that no log reaches if it is not of this map.
+  [[nodiscard]] std::uint64_t guest_physical(const std::byte* byte, Hint& hint) const;
+
+  /// Behind the highest byte, in guest addresses.
+  [[nodiscard]] std::uint64_t end() const;
   /// True if every mapping of `older` is in this map too: nothing has to be given up.
   [[nodiscard]] bool keeps_all_of(const MemoryMap& older) const;
   /// True if the file behind some region was truncated.
@@ -96,7 +113,9 @@ class MemoryMap {
   [[nodiscard]] Result<void> check(const MemoryRegion& region) const;
 
   std::vector<Region> regions_;
-  std::vector<Range> ranges_;  // of the same regions, in the same order
+  std::vector<Range> ranges_;  // of the same regions, by their guest addresses
+  std::shared_ptr<DirtyLog> log_;
+  std::shared_ptr<Iotlb> iotlb_;
 };
 
 }  // namespace vhost

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <span>
 
-#include "libvhost/memory/memory_map.hpp"
+#include "libvhost/ring/guest_view.hpp"
 
 namespace vhost {
 
@@ -29,10 +29,9 @@ concept DescSource = requires(S source, Desc& out) {
 
 /// An indirect table that does not lie in one region is read entry by entry.
 template <Wire D>
-[[nodiscard]] bool read_scattered(const MemoryMap& memory, MemoryMap::Hint& hint,
-                                  GuestAddress table, std::size_t index, D& out) {
+[[nodiscard]] bool read_scattered(GuestView& view, GuestAddress table, std::size_t index, D& out) {
   std::array<std::byte, sizeof(D)> bytes;
-  if (!memory.copy_from(table + index * sizeof(D), bytes, hint)) return false;
+  if (!view.copy_from(table + index * sizeof(D), bytes)) return false;
   out = read_once<D>(bytes.data());
   return true;
 }
@@ -94,25 +93,29 @@ struct Single {
 ///   corrupt  the driver broke the rules and the ring must stop: a buffer outside guest memory, a
 ///            misordered or oversized chain, or a loop (more than `limit` descriptors)
 ///   no_room  it is whole so far, but has more pieces than the chain has room for
-enum class ReadChain : std::uint8_t { ready, corrupt, no_room };
+///   waits    an address of it has no translation yet
+enum class ReadChain : std::uint8_t { ready, corrupt, no_room, waits };
 
 template <DescSource S>
-[[nodiscard]] ReadChain read_chain(S source, const MemoryMap& memory, MemoryMap::Hint& hint,
-                                   std::size_t limit, Chain& chain) {
+[[nodiscard]] ReadChain read_chain(S source, GuestView& view, std::size_t limit, Chain& chain) {
   chain.clear();
+  const auto not_there = [&view] { return view.waits() ? ReadChain::waits : ReadChain::corrupt; };
   for (std::size_t walked = 0; walked < limit; ++walked) {
     Desc desc;
     const Step step = source.next(desc);
-    if (step == Step::corrupt) return ReadChain::corrupt;
+    if (step == Step::corrupt) return not_there();
 
     while (desc.length > 0) {  // more than once only where a buffer crosses regions
-      const auto piece = memory.prefix(desc.address, desc.length, hint);
-      if (piece.empty()) return ReadChain::corrupt;
+      const auto piece =
+          view.prefix(desc.address, desc.length, desc.writable ? Access::write : Access::read);
+      if (piece.empty()) return not_there();
       const auto appended = chain.append(piece, desc.writable);
       if (appended == Chain::Append::no_room) return ReadChain::no_room;
       if (appended != Chain::Append::ok) return ReadChain::corrupt;
-      desc.address = desc.address + piece.size();
-      desc.length -= static_cast<std::uint32_t>(piece.size());
+      const auto bytes = static_cast<std::uint32_t>(piece.size());
+      view.note({desc.address, piece.data(), bytes, desc.writable});
+      desc.address = desc.address + bytes;
+      desc.length -= bytes;
     }
     if (step == Step::last) return ReadChain::ready;
   }

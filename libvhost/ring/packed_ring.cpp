@@ -69,8 +69,8 @@ class OwedSlots {
 template <class Slots>
 class PackedSource {
  public:
-  PackedSource(Slots& slots, const MemoryMap& memory, MemoryMap::Hint& hint, bool indirect_allowed)
-      : slots_(slots), memory_(memory), hint_(hint), indirect_allowed_(indirect_allowed) {}
+  PackedSource(Slots& slots, GuestView& view, bool indirect_allowed)
+      : slots_(slots), view_(view), indirect_allowed_(indirect_allowed) {}
 
   Step next(Desc& out) {
     if (entries_ > 0) return next_entry(out);
@@ -87,7 +87,7 @@ class PackedSource {
     if (desc.length == 0 || desc.length % sizeof(PackedDesc) != 0) return false;
     entries_ = desc.length / sizeof(PackedDesc);
     scattered_ = GuestAddress{desc.addr};
-    table_ = memory_.prefix(scattered_, desc.length, hint_);
+    table_ = view_.prefix(scattered_, desc.length, Access::read);
     if (table_.size() < desc.length) table_ = {};
     return true;
   }
@@ -97,7 +97,7 @@ class PackedSource {
     PackedDesc desc;
     if (!table_.empty()) {
       desc = read_once<PackedDesc>(table_.data() + index_ * sizeof(PackedDesc));
-    } else if (!read_scattered(memory_, hint_, scattered_, index_, desc)) {
+    } else if (!read_scattered(view_, scattered_, index_, desc)) {
       return Step::corrupt;
     }
     if ((desc.flags & desc_indirect) != 0) return Step::corrupt;
@@ -106,8 +106,7 @@ class PackedSource {
   }
 
   Slots& slots_;
-  const MemoryMap& memory_;
-  MemoryMap::Hint& hint_;
+  GuestView& view_;
   std::span<const std::byte> table_;  // empty: the table is at `scattered_`, in several regions
   GuestAddress scattered_{};
   std::size_t entries_ = 0;  // of the table; 0: none was entered
@@ -120,6 +119,7 @@ static_assert(DescSource<PackedSource<RingSlots>> && DescSource<PackedSource<Owe
 
 PackedRing::PackedRing(const RingSetup& setup, PackedInflightSection inflight)
     : setup_(setup),
+      view_(setup),
       next_avail_(PackedPosition::of(static_cast<std::uint16_t>(setup.base))),
       next_used_(PackedPosition::of(static_cast<std::uint16_t>(setup.base >> 16))),
       held_(setup.size),
@@ -173,17 +173,19 @@ void PackedRing::erase_unshown() {
   PackedPosition at = next_used_;
   for (std::uint32_t i = 0; i < slots_held_; ++i) {
     store_relaxed(slot(at.index) + PackedDesc::flags_at, at.available_flags());
+    if (setup_.log_used) view_.wrote(slot(at.index), sizeof(PackedDesc));
     at.advance(1, setup_.size);
   }
+  view_.log_writes();
 }
 
 bool PackedRing::move_to(std::shared_ptr<const MemoryMap> memory) {
   constexpr std::size_t event_bytes = sizeof(EventSuppression);
-  descriptors_ = memory->at(setup_.descriptors, setup_.size * sizeof(PackedDesc)).data();
-  driver_event_ = memory->at(setup_.available, event_bytes).data();
-  device_event_ = memory->at(setup_.used, event_bytes).data();
-  memory_ = std::move(memory);
-  hint_ = {};
+  view_.move_to(std::move(memory));
+  descriptors_ =
+      view_.area(setup_.descriptors, setup_.size * sizeof(PackedDesc), Access::both).data();
+  driver_event_ = view_.area(setup_.available, event_bytes, Access::read).data();
+  device_event_ = view_.area(setup_.used, event_bytes, Access::write).data();
   if (!holds_numbers(descriptors_, alignof(std::uint16_t)) ||
       !holds_numbers(driver_event_, event_bytes) || !holds_numbers(device_event_, event_bytes)) {
     leave_memory();
@@ -221,11 +223,13 @@ void PackedRing::look_ahead(std::uint16_t chains) {
 
 Pop PackedRing::pop(Chain& chain) {
   if (broken_) return Pop::broken;
+  if (view_.waits()) return Pop::empty;
+  const GuestView::Reading reading(view_);
   if (!owed_.empty()) return pop_owed(chain);
   if (!has_next()) return Pop::empty;
 
   RingSlots slots(descriptors_, next_avail_, setup_.size, setup_.size - slots_held_, inflight_);
-  const Pop pop = read(PackedSource(slots, *memory_, hint_, setup_.indirect), chain);
+  const Pop pop = read(PackedSource(slots, view_, setup_.indirect), chain);
   if (pop != Pop::ready) return pop;
   const std::uint16_t id = slots.id();
   if (id >= setup_.size || held_[id].origin != Origin::not_in_flight) return broken();
@@ -240,7 +244,7 @@ Pop PackedRing::pop_owed(Chain& chain) {
   const Owed owed = owed_.back();
   if (owed.id >= setup_.size || held_[owed.id].origin != Origin::not_in_flight) return broken();
   OwedSlots slots(inflight_, owed);
-  const Pop pop = read(PackedSource(slots, *memory_, hint_, setup_.indirect), chain);
+  const Pop pop = read(PackedSource(slots, view_, setup_.indirect), chain);
   if (pop != Pop::ready) return pop;
   owed_.pop_back();
   return hold(owed.id, {owed.slots, owed.entry, Origin::owed}, chain);
@@ -248,6 +252,7 @@ Pop PackedRing::pop_owed(Chain& chain) {
 
 Pop PackedRing::hold(std::uint16_t id, const Held& held, Chain& chain) {
   held_[id] = held;
+  view_.keep(id);
   chain.head = id;
   ++in_flight_;
   return Pop::ready;
@@ -256,8 +261,9 @@ Pop PackedRing::hold(std::uint16_t id, const Held& held, Chain& chain) {
 template <DescSource S>
 Pop PackedRing::read(S source, Chain& chain) {
   const std::size_t limit = std::max(setup_.size, longest_chain_at_least);
-  switch (read_chain(source, *memory_, hint_, limit, chain)) {
+  switch (read_chain(source, view_, limit, chain)) {
     case ReadChain::ready: return Pop::ready;
+    case ReadChain::waits: return Pop::empty;
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room: break;
   }
@@ -277,16 +283,32 @@ void PackedRing::unpop(std::uint16_t id) {
   }
   held.origin = Origin::not_in_flight;
   --in_flight_;
+  if (!view_.tracked()) return;
+  const GuestView::Reading reading(view_);
+  view_.take_back(id);
+}
+
+/// The last `slots` before the used position were written. Which of them, is not known any more.
+void PackedRing::log_shown(std::uint32_t slots) {
+  if (!setup_.log_used) return;
+  PackedPosition first = next_used_;
+  first.go_back(slots, setup_.size);
+  const std::uint32_t to_end = std::min<std::uint32_t>(slots, setup_.size - first.index);
+  view_.wrote(slot(first.index), to_end * sizeof(PackedDesc));
+  view_.wrote(descriptors_, (slots - to_end) * sizeof(PackedDesc));
+  view_.log_writes();
 }
 
 Notify PackedRing::publish() {
   if (slots_pushed_ == 0) return Notify::no;
+  view_.settle();
   inflight_.prepare(next_used_);
   store_release(slot(first_pushed_) + PackedDesc::flags_at, first_flags_);
   inflight_.commit();
   const std::uint32_t shown = slots_pushed_;
   slots_held_ -= shown;
   slots_pushed_ = 0;
+  if (view_.logged()) log_shown(shown);
   full_barrier();  // the burst is visible before we look whether the driver wants to be called
 
   const std::uint32_t event = load_relaxed_u32(driver_event_);
@@ -305,14 +327,27 @@ bool PackedRing::arm_kick() {
   if (broken_) return false;  // its areas may be gone
   std::uint32_t event = event_always << 16;
   if (setup_.event_idx) event = next_avail_.bits() | std::uint32_t{event_at_position} << 16;
-  store_relaxed_u32(device_event_, event);
-  full_barrier();  // the request is visible before the last look
+  ask_for_kicks(event);
+  full_barrier();                   // the request is visible before the last look
+  if (view_.waits()) return false;  // a kick comes with the translation
   return !owed_.empty() || has_next();
 }
 
 void PackedRing::disarm_kick() {
   if (broken_) return;
-  store_relaxed_u32(device_event_, std::uint32_t{event_never} << 16);
+  ask_for_kicks(std::uint32_t{event_never} << 16);
+}
+
+void PackedRing::ask_for_kicks(std::uint32_t event) {
+  store_relaxed_u32(device_event_, event);
+  if (!view_.logged() || !setup_.log_used) return;
+  // The address in SET_VRING_ADDR is that of this area; the descriptors have none of their own.
+  if (setup_.iova) {
+    view_.wrote(device_event_, sizeof event);
+  } else {
+    view_.wrote_at(setup_.log_address, sizeof event);
+  }
+  view_.log_writes();
 }
 
 }  // namespace vhost

@@ -4,10 +4,10 @@
 #include <span>
 #include <vector>
 
-#include "libvhost/memory/memory_map.hpp"
 #include "libvhost/memory/packed_inflight.hpp"
 #include "libvhost/ring/barrier.hpp"
 #include "libvhost/ring/chain.hpp"
+#include "libvhost/ring/guest_view.hpp"
 #include "libvhost/ring/ring_setup.hpp"
 #include "libvhost/wire/virtqueue.hpp"
 
@@ -67,7 +67,7 @@ class PackedRing {
   }
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   [[nodiscard]] bool is_broken() const { return broken_; }
-  [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty(); }
+  [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty() && !view_.waits(); }
   [[nodiscard]] std::uint16_t size() const { return setup_.size; }
 
   /// With room for this many pieces no chain is answered with no_room: a buffer is one piece, and
@@ -111,10 +111,12 @@ class PackedRing {
     return inflight_.take(desc.id);
   }
   void leave_memory();
+  void log_shown(std::uint32_t slots);
+  void ask_for_kicks(std::uint32_t event);
 
   // Where the areas are; changed by move_to() alone.
   RingSetup setup_;
-  std::shared_ptr<const MemoryMap> memory_;
+  GuestView view_;
   std::byte* descriptors_ = nullptr;
   const std::byte* driver_event_ = nullptr;
   std::byte* device_event_ = nullptr;
@@ -127,7 +129,6 @@ class PackedRing {
   std::uint16_t first_pushed_ = 0;  // the slot of the first chain pushed since then,
   std::uint16_t first_flags_ = 0;   // and the flags that will show it
   bool broken_ = false;
-  MemoryMap::Hint hint_;
 
   std::uint32_t in_flight_ = 0;
   std::vector<Held> held_;  // by id
@@ -138,11 +139,13 @@ class PackedRing {
 // Inline is what a burst of short frames does for each of its chains: a call would cost as much.
 
 inline std::size_t PackedRing::pop_singles(std::span<Single> to) {
-  if (broken_ || !owed_.empty()) return 0;
+  if (broken_ || !owed_.empty() || view_.waits()) return 0;
+  const GuestView::Reading reading(view_);
   // Copies: after each look at shared memory the compiler would read members anew.
   const std::byte* const table = descriptors_;
   Held* const held = held_.data();
-  MemoryMap::Hint hint = hint_;
+  MemoryMap::Hint hint = view_.hint();
+  const bool tracked = view_.tracked();
   const std::uint16_t size = setup_.size;
   PackedPosition next = next_avail_;
   const std::size_t most = std::min<std::size_t>(to.size(), size - slots_held_);
@@ -155,13 +158,18 @@ inline std::size_t PackedRing::pop_singles(std::span<Single> to) {
     const auto desc = read_once<PackedDesc>(slot);
     if (desc.id >= size || held[desc.id].origin != Origin::not_in_flight || desc.length == 0) break;
     std::byte* begin = hint.find(GuestAddress{desc.addr}, desc.length);
+    const bool writable = (flags & desc_write) != 0;
     if (begin == nullptr) {
-      const auto bytes = memory_->prefix(GuestAddress{desc.addr}, desc.length, hint_);
+      const auto bytes = view_.prefix(GuestAddress{desc.addr}, desc.length,
+                                      writable ? Access::write : Access::read);
       if (bytes.size() != desc.length) break;
       begin = bytes.data();
-      hint = hint_;
+      hint = view_.hint();
     }
-    to[count] = {begin, desc.length, desc.id, (flags & desc_write) != 0};
+    to[count] = {begin, desc.length, desc.id, writable};
+    if (tracked) {
+      view_.keep_single(desc.id, {GuestAddress{desc.addr}, begin, desc.length, writable});
+    }
     held[desc.id] = {1, noting ? note_single(desc, flags) : std::uint16_t{0}, Origin::available};
     next.advance(1, size);
   }
@@ -190,6 +198,7 @@ inline void PackedRing::push(std::uint16_t id, std::uint32_t written_bytes) {
   held.origin = Origin::not_in_flight;
   --in_flight_;
   inflight_.give_back(held.entry);
+  view_.give_back(id);
 }
 
 }  // namespace vhost

@@ -1,7 +1,9 @@
 #pragma once
 #include <cstdint>
+#include <memory>
 
 #include "libvhost/memory/address.hpp"
+#include "libvhost/memory/ledger.hpp"
 
 /* The words that all ring layouts share. */
 namespace vhost {
@@ -22,6 +24,10 @@ struct RingSetup {
   bool event_idx = false;
   bool indirect = false;
   bool packed = false;
+  bool iova = false;                 ///< the addresses of the areas are translated by the IOTLB
+  bool log_used = false;             ///< what is written to the used ring goes into the dirty log,
+  std::uint64_t log_address = 0;     ///< as if the used ring lay at this guest-physical address
+  std::shared_ptr<Ledger> ledger{};  ///< for others to look into; null: the ring has its own
 };
 
 /// The longest chain that is served, where the ring itself is not longer. Drivers are known to

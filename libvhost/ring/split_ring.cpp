@@ -14,10 +14,9 @@ namespace {
 /// (VIRTIO 2.7.5.3), once.
 class SplitSource {
  public:
-  SplitSource(std::span<const std::byte> table, std::uint16_t head, const MemoryMap& memory,
-              MemoryMap::Hint& hint, bool indirect_allowed)
-      : memory_(memory),
-        hint_(hint),
+  SplitSource(std::span<const std::byte> table, std::uint16_t head, GuestView& view,
+              bool indirect_allowed)
+      : view_(view),
         table_(table),
         entries_(table.size() / sizeof(SplitDesc)),
         index_(head),
@@ -37,7 +36,7 @@ class SplitSource {
  private:
   [[nodiscard]] bool fetch(SplitDesc& desc) {
     if (index_ >= entries_) return false;
-    if (table_.empty()) return read_scattered(memory_, hint_, scattered_, index_, desc);
+    if (table_.empty()) return read_scattered(view_, scattered_, index_, desc);
     desc = read_once<SplitDesc>(table_.data() + index_ * sizeof(SplitDesc));
     return true;
   }
@@ -50,13 +49,12 @@ class SplitSource {
     index_ = 0;
     entries_ = desc.length / sizeof(SplitDesc);
     scattered_ = GuestAddress{desc.addr};
-    table_ = memory_.prefix(scattered_, desc.length, hint_);
+    table_ = view_.prefix(scattered_, desc.length, Access::read);
     if (table_.size() < desc.length) table_ = {};
     return true;
   }
 
-  const MemoryMap& memory_;
-  MemoryMap::Hint& hint_;
+  GuestView& view_;
   std::span<const std::byte> table_;  // empty: the table is at `scattered_`, in several regions
   std::size_t entries_;
   GuestAddress scattered_{};
@@ -70,6 +68,7 @@ static_assert(DescSource<SplitSource>);
 SplitRing::SplitRing(const RingSetup& setup, InflightSection inflight)
     : setup_(setup),
       layout_{setup.size},
+      view_(setup),
       next_avail_(static_cast<std::uint16_t>(setup.base)),
       seen_avail_(next_avail_),
       head_in_flight_(setup.size),
@@ -106,11 +105,11 @@ Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<cons
 }
 
 bool SplitRing::move_to(std::shared_ptr<const MemoryMap> memory) {
-  descriptors_ = memory->at(setup_.descriptors, layout_.descriptors_bytes());
-  available_ = memory->at(setup_.available, layout_.available_bytes(setup_.event_idx)).data();
-  used_ = memory->at(setup_.used, layout_.used_bytes(setup_.event_idx)).data();
-  memory_ = std::move(memory);
-  hint_ = {};
+  view_.move_to(std::move(memory));
+  descriptors_ = view_.area(setup_.descriptors, layout_.descriptors_bytes(), Access::read);
+  available_ =
+      view_.area(setup_.available, layout_.available_bytes(setup_.event_idx), Access::read).data();
+  used_ = view_.area(setup_.used, layout_.used_bytes(setup_.event_idx), Access::both).data();
   if (descriptors_.empty() || !holds_numbers(available_, 2) || !holds_numbers(used_, 2))
     leave_memory();
   return !broken_;
@@ -202,15 +201,19 @@ Pop SplitRing::pop_owed(Chain& chain) {
 
 /// The chain of a head that lies in the table.
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
+  if (view_.waits()) return Pop::empty;
+  const GuestView::Reading reading(view_);
   const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
-  const SplitSource source(descriptors_, head, *memory_, hint_, setup_.indirect);
-  switch (read_chain(source, *memory_, hint_, limit, chain)) {
+  const SplitSource source(descriptors_, head, view_, setup_.indirect);
+  switch (read_chain(source, view_, limit, chain)) {
     case ReadChain::ready: break;
+    case ReadChain::waits: return Pop::empty;
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room:
       // Buffers that cross more boundaries than there are lie on top of each other.
       return chain.room() < longest_chain() ? Pop::no_room : broken();
   }
+  view_.keep(head);
   chain.head = head;
   head_in_flight_[head] = Origin::available;
   ++in_flight_;
@@ -229,13 +232,39 @@ void SplitRing::unpop(std::uint16_t head) {
   }
   head_in_flight_[head] = Origin::not_in_flight;
   --in_flight_;
+  if (!view_.tracked()) return;
+  const GuestView::Reading reading(view_);
+  view_.take_back(head);
+}
+
+/// Bytes of the used ring were written.
+void SplitRing::log_used(std::size_t offset, std::size_t bytes) {
+  if (!setup_.log_used) return;
+  if (setup_.iova) {
+    view_.wrote(used_ + offset, bytes);
+  } else {
+    view_.wrote_at(setup_.log_address + offset, bytes);
+  }
+}
+
+/// So were the used elements from `first` on, and the index behind them.
+void SplitRing::log_shown(std::uint16_t first) {
+  const std::uint32_t shown = static_cast<std::uint16_t>(shown_used_ - first);
+  const std::uint32_t slot = first & (layout_.size - 1u);
+  const std::uint32_t to_end = std::min<std::uint32_t>(shown, layout_.size - slot);
+  log_used(SplitLayout::entries_at + slot * sizeof(UsedElem), to_end * sizeof(UsedElem));
+  log_used(SplitLayout::entries_at, (shown - to_end) * sizeof(UsedElem));
+  log_used(SplitLayout::idx_at, sizeof(std::uint16_t));
+  view_.log_writes();
 }
 
 Notify SplitRing::publish() {
   const std::uint16_t before = shown_used_;
   shown_used_ = next_used_;
   if (before == shown_used_) return Notify::no;
+  view_.settle();
   store_release(used_ + SplitLayout::idx_at, shown_used_);
+  if (view_.logged()) log_shown(before);
   inflight_.commit(shown_used_);
   full_barrier();  // the index is visible before we look whether the driver wants to be called
 
@@ -249,25 +278,27 @@ Notify SplitRing::publish() {
 
 bool SplitRing::arm_kick() {
   if (broken_) return false;  // its areas may be gone
-  if (setup_.event_idx) {
-    store_relaxed(used_ + layout_.avail_event_at(), next_avail_);
-  } else {
-    store_relaxed(used_ + SplitLayout::flags_at, 0);
-  }
-  full_barrier();  // the request is visible before the last look
+  ask_for_kicks(next_avail_, 0);
+  full_barrier();                   // the request is visible before the last look
+  if (view_.waits()) return false;  // a kick comes with the translation
   // pop() reads the index again, and checks it.
   return !owed_.empty() || available_index() != next_avail_;
 }
 
+/// At the entry `event` with EVENT_IDX, otherwise as `flags` say.
+void SplitRing::ask_for_kicks(std::uint16_t event, std::uint16_t flags) {
+  const std::size_t at = setup_.event_idx ? layout_.avail_event_at() : SplitLayout::flags_at;
+  store_relaxed(used_ + at, setup_.event_idx ? event : flags);
+  if (!view_.logged()) return;
+  log_used(at, sizeof(std::uint16_t));
+  view_.log_writes();
+}
+
 void SplitRing::disarm_kick() {
   if (broken_) return;
-  if (setup_.event_idx) {
-    // The driver kicks when it passes this entry. It has passed it already, and comes to it again
-    // only after 2^16 more.
-    store_relaxed(used_ + layout_.avail_event_at(), static_cast<std::uint16_t>(next_avail_ - 1));
-  } else {
-    store_relaxed(used_ + SplitLayout::flags_at, used_no_notify);
-  }
+  // With EVENT_IDX the driver kicks when it passes this entry. It has passed it already, and comes
+  // to it again only after 2^16 more.
+  ask_for_kicks(static_cast<std::uint16_t>(next_avail_ - 1), used_no_notify);
 }
 
 }  // namespace vhost

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "libvhost/memory/inflight.hpp"
-#include "libvhost/memory/memory_map.hpp"
 #include "libvhost/ring/barrier.hpp"
 #include "libvhost/ring/chain.hpp"
+#include "libvhost/ring/guest_view.hpp"
 #include "libvhost/ring/ring_setup.hpp"
 #include "libvhost/wire/virtqueue.hpp"
 
@@ -62,7 +62,7 @@ class SplitRing {
   [[nodiscard]] std::uint32_t base() const { return next_avail_; }
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   [[nodiscard]] bool is_broken() const { return broken_; }
-  [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty(); }
+  [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty() && !view_.waits(); }
   [[nodiscard]] std::uint16_t size() const { return layout_.size; }
 
   /// With room for this many pieces no chain is answered with no_room: a buffer is one piece, and
@@ -83,11 +83,14 @@ class SplitRing {
   [[nodiscard]] Pop pop_owed(Chain& chain);
   [[nodiscard]] Pop broken();
   void leave_memory();
+  void ask_for_kicks(std::uint16_t event, std::uint16_t flags);
+  void log_used(std::size_t offset, std::size_t bytes);
+  void log_shown(std::uint16_t first);
 
   // Where the areas are; changed by move_to() alone.
   RingSetup setup_;
   SplitLayout layout_;
-  std::shared_ptr<const MemoryMap> memory_;
+  GuestView view_;
   std::span<std::byte> descriptors_;
   std::byte* available_ = nullptr;
   std::byte* used_ = nullptr;
@@ -99,7 +102,6 @@ class SplitRing {
   std::uint16_t next_used_ = 0;   // the next entry to push
   std::uint16_t shown_used_ = 0;  // the used index as the driver sees it
   bool broken_ = false;
-  MemoryMap::Hint hint_;
 
   std::uint32_t in_flight_ = 0;
   std::vector<Origin> head_in_flight_;  // by head: where it came from, from pop to push
@@ -110,12 +112,14 @@ class SplitRing {
 // Inline is what a burst of short frames does for each of its chains: a call would cost as much.
 
 inline std::size_t SplitRing::pop_singles(std::span<Single> to) {
-  if (next_avail_ == seen_avail_ && !see_more()) return 0;
+  if (view_.waits() || (next_avail_ == seen_avail_ && !see_more())) return 0;
+  const GuestView::Reading reading(view_);
   // Copies: after each look at shared memory the compiler would read members anew.
   const std::byte* const entries = available_ + SplitLayout::entries_at;
   const std::byte* const table = descriptors_.data();
   Origin* const origins = head_in_flight_.data();
-  MemoryMap::Hint hint = hint_;
+  MemoryMap::Hint hint = view_.hint();
+  const bool tracked = view_.tracked();
   const std::uint16_t size = layout_.size;
   const std::uint16_t first = next_avail_;
   const std::size_t most =
@@ -128,13 +132,18 @@ inline std::size_t SplitRing::pop_singles(std::span<Single> to) {
     const auto desc = read_once<SplitDesc>(table + head * sizeof(SplitDesc));
     if ((desc.flags & (desc_next | desc_indirect)) != 0 || desc.length == 0) break;
     std::byte* begin = hint.find(GuestAddress{desc.addr}, desc.length);
+    const bool writable = (desc.flags & desc_write) != 0;
     if (begin == nullptr) {
-      const auto bytes = memory_->prefix(GuestAddress{desc.addr}, desc.length, hint_);
+      const auto bytes = view_.prefix(GuestAddress{desc.addr}, desc.length,
+                                      writable ? Access::write : Access::read);
       if (bytes.size() != desc.length) break;
       begin = bytes.data();
-      hint = hint_;
+      hint = view_.hint();
     }
-    to[count] = {begin, desc.length, head, (desc.flags & desc_write) != 0};
+    to[count] = {begin, desc.length, head, writable};
+    if (tracked) {
+      view_.keep_single(head, {GuestAddress{desc.addr}, begin, desc.length, writable});
+    }
     origins[head] = Origin::available;
     inflight_.take(head);
   }
@@ -151,6 +160,7 @@ inline void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes) {
   head_in_flight_[head] = Origin::not_in_flight;
   --in_flight_;
   inflight_.give_back(head);
+  view_.give_back(head);
 }
 
 }  // namespace vhost

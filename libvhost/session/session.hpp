@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "libvhost/memory/dirty_log.hpp"
 #include "libvhost/memory/inflight.hpp"
 #include "libvhost/memory/memory_map.hpp"
 #include "libvhost/session/device.hpp"
@@ -81,6 +82,10 @@ class Session {
   [[nodiscard]] Result<void> send(const Message& to, const Reply& reply);
   [[nodiscard]] std::optional<Reply> refusal(const RequestRule* rule, const Message& message) const;
 
+  [[nodiscard]] Result<void> set_features(std::uint64_t features);
+  [[nodiscard]] Result<void> set_vring_addr(const VringAddr& request);
+  [[nodiscard]] Answer set_log_base(const LogDescription& request, const UniqueFd& fd);
+  void settle_log();
   [[nodiscard]] Answer get_config(const Message& message);
   [[nodiscard]] Answer set_config(const Message& message);
   [[nodiscard]] Answer get_vring_base(const VringState& request);
@@ -90,6 +95,7 @@ class Session {
   [[nodiscard]] Answer set_inflight(const InflightDescription& request, const UniqueFd& fd);
   [[nodiscard]] Answer reset_device();
 
+  [[nodiscard]] MemoryRegion as_addressed(MemoryRegion region) const;
   [[nodiscard]] Result<void> adopt(Result<MemoryMap> map);
   [[nodiscard]] Result<void> settle(std::uint16_t index);
   [[nodiscard]] Result<void> settle_all();
@@ -106,6 +112,7 @@ class Session {
   MessageReader reader_;
   DeviceState state_;
   std::shared_ptr<const MemoryMap> memory_ = std::make_shared<const MemoryMap>();
+  std::shared_ptr<DirtyLog> log_pages_;  // may be there long before, and after, it is used
   std::shared_ptr<const Mapping> inflight_;
   InflightDescription inflight_description_{};
   UniqueFd backend_channel_;

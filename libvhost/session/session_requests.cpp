@@ -15,7 +15,7 @@ Session::Answer Session::dispatch_vring(const RequestRule& rule, Message& messag
     case Request::set_vring_addr: {
       const auto request = payload_as<VringAddr>(message);
       index = request.index;
-      result = state_.set_vring_addr(request);
+      result = set_vring_addr(request);
       break;
     }
     case Request::set_vring_kick:
@@ -83,7 +83,7 @@ Session::Answer Session::get_vring_base(const VringState& request) {
 
 Session::Answer Session::dispatch_memory(const RequestRule& rule, Message& message) {
   if (rule.request == Request::set_mem_table) return set_mem_table(message);
-  const auto region = payload_as<SingleRegion>(message).region;
+  const auto region = as_addressed(payload_as<SingleRegion>(message).region);
   const auto adopted =
       adopt(rule.request == Request::add_mem_reg ? memory_->with(region, message.fds.front().get())
                                                  : memory_->without(region));
@@ -102,15 +102,28 @@ Session::Answer Session::set_mem_table(Message& message) {
   }
   std::vector<MemoryRegion> regions(header.count);
   if (bytes != 0) std::memcpy(regions.data(), message.payload.data() + sizeof header, bytes);
+  for (MemoryRegion& region : regions) region = as_addressed(region);
   const auto adopted = adopt(MemoryMap::of(regions, message.fds, *memory_));
   if (!adopted) return pass_on(adopted);
   return std::nullopt;
+}
+
+/// With GPA_ADDRESSES ring areas and IOTLB entries are given in guest-physical addresses: then the
+/// front-end's own address space is that of the guest.
+MemoryRegion Session::as_addressed(MemoryRegion region) const {
+  if (state_.protocol_has(protocol_feature::gpa_addresses)) {
+    region.frontend_address = region.guest_address;
+  }
+  return region;
 }
 
 /// Makes `map` the memory of all rings. Before the regions that are gone are unmapped, what was
 /// in flight on them has ended.
 Result<void> Session::adopt(Result<MemoryMap> map) {
   if (!map) return pass_on(map);
+  if (map->log() && !map->log()->reaches(map->end())) {
+    return fail(Fault::front_end, "the dirty log ends before the new memory; make it longer first");
+  }
   const auto next = std::make_shared<const MemoryMap>(std::move(*map));
   const Drain drain = next->keeps_all_of(*memory_) ? Drain::no : Drain::yes;
   if (state_.any_running()) device_.move_to(next, drain);
@@ -207,6 +220,8 @@ Result<AnyRing> Session::make_ring(std::uint16_t index) const {
 Session::Answer Session::reset_device() {
   if (const auto stopped = stop_all(); !stopped) return pass_on(stopped);
   state_.reset();
+  inflight_ = nullptr;  // it tells of rings that are no more
+  settle_log();
   device_.set_features(0);
   return std::nullopt;
 }

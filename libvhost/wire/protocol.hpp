@@ -99,6 +99,7 @@ inline constexpr unsigned inflight_shmfd = 12;
 inline constexpr unsigned reset_device = 13;
 inline constexpr unsigned configure_mem_slots = 15;
 inline constexpr unsigned status = 16;
+inline constexpr unsigned gpa_addresses = 21;
 }  // namespace protocol_feature
 
 [[nodiscard]] constexpr std::uint64_t bit(unsigned number) {
@@ -116,6 +117,13 @@ struct VringState {
 static_assert(Wire<VringState> && sizeof(VringState) == 8);
 
 inline constexpr std::uint32_t vring_flag_log = 0x1;
+
+/// SET_LOG_BASE: where in the shared file the dirty log lies.
+struct LogDescription {
+  std::uint64_t size_bytes;
+  std::uint64_t offset_bytes;
+};
+static_assert(Wire<LogDescription> && sizeof(LogDescription) == 16);
 
 /// SET_VRING_ADDR. The addresses are those of the front-end's own process.
 struct VringAddr {

@@ -5,6 +5,7 @@
 
 #include "libvhost/memory/inflight.hpp"
 #include "tests/integration/fixture.hpp"
+#include "tests/integration/layout.hpp"
 
 namespace integration {
 namespace {
@@ -120,8 +121,7 @@ TEST_P(Crash, DeathAtEveryMessageOfTheHandshakeLeavesASuccessorThatServes) {
   load.run(50);
 }
 
-INSTANTIATE_TEST_SUITE_P(Rings, Crash, ::testing::Bool(),
-                         [](const auto& test) { return test.param ? "Packed" : "Split"; });
+INSTANTIATE_TEST_SUITE_P(Rings, Crash, ::testing::Bool(), layout_name);
 
 }  // namespace
 }  // namespace integration

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "tests/integration/hostile.hpp"
+#include "tests/integration/layout.hpp"
 
 namespace integration {
 namespace {
@@ -11,14 +12,14 @@ namespace {
 using vhost::frontend::BlkHeader;
 using vhost::frontend::BlkRange;
 
-class HostileRequest : public Hostile {
+class HostileRequest : public Hostile, public ::testing::WithParamInterface<bool> {
  protected:
   static constexpr std::uint64_t sectors = image_bytes / sector;
   static constexpr std::uint32_t in = 0, out = 1, flush = 4, discard = 11, write_zeroes = 13;
 
   void SetUp() override {
     Hostile::SetUp();
-    disk.emplace(socket);
+    disk.emplace(socket, GetParam() ? packed() : BlkOptions{});
     room = disk->allocate(256 * kibi);
     fill(room.bytes(), 99);
     disk->write(0, 1, 64 * kibi);
@@ -60,8 +61,9 @@ class HostileRequest : public Hostile {
  private:
   bool changed_ = false;
 };
+INSTANTIATE_TEST_SUITE_P(Rings, HostileRequest, ::testing::Bool(), layout_name);
 
-TEST_F(HostileRequest, SectorsBeyondTheEndAreErrors) {
+TEST_P(HostileRequest, SectorsBeyondTheEndAreErrors) {
   for (const std::uint32_t type : {in, out}) {
     for (const std::uint64_t at :
          {sectors, sectors + 1, std::uint64_t{1} << 55, (std::uint64_t{1} << 55) - 1,
@@ -75,7 +77,7 @@ TEST_F(HostileRequest, SectorsBeyondTheEndAreErrors) {
   EXPECT_EQ(data(out, sectors - 8, 4096), BlkStatus::ok);
 }
 
-TEST_F(HostileRequest, LengthsThatAreNoSectorsAreErrors) {
+TEST_P(HostileRequest, LengthsThatAreNoSectorsAreErrors) {
   for (const std::uint32_t type : {in, out}) {
     for (const std::uint32_t bytes : {1U, 15U, 511U, 513U, 4095U}) {
       EXPECT_EQ(data(type, 0, bytes), BlkStatus::io_error) << type << " of " << bytes;
@@ -83,7 +85,7 @@ TEST_F(HostileRequest, LengthsThatAreNoSectorsAreErrors) {
   }
 }
 
-TEST_F(HostileRequest, AHeaderThatIsShortIsAnError) {
+TEST_P(HostileRequest, AHeaderThatIsShortIsAnError) {
   header(in, 0);
   const Segment status = room.segment(64, 1);
   for (const std::uint32_t bytes : {1U, 8U, 15U}) {
@@ -93,21 +95,21 @@ TEST_F(HostileRequest, AHeaderThatIsShortIsAnError) {
   EXPECT_EQ(disk->perform({}, std::span(&status, 1)), BlkStatus::io_error);
 }
 
-TEST_F(HostileRequest, ARequestWithoutStatusComesBackUndone) {
+TEST_P(HostileRequest, ARequestWithoutStatusComesBackUndone) {
   header(out, 0);
   const std::array pieces{room.segment(0, 16), room.segment(4096, 4096)};
   EXPECT_EQ(disk->perform(pieces, {}), BlkStatus::untouched);
   EXPECT_EQ(disk->used_length(), 0U);
 }
 
-TEST_F(HostileRequest, TypesThatAreNotOfferedAreUnsupported) {
+TEST_P(HostileRequest, TypesThatAreNotOfferedAreUnsupported) {
   for (const std::uint32_t type : {2U, 3U, 6U, 7U, 9U, 10U, 12U, 14U, 15U, 16U, 0x100U, 0x80000000U,
                                    0x80000001U, 0xffffffffU}) {
     EXPECT_EQ(data(type, 0, 512), BlkStatus::unsupported) << type;
   }
 }
 
-TEST_F(HostileRequest, RangesAreCountedFromOneToThirtyTwo) {
+TEST_P(HostileRequest, RangesAreCountedFromOneToThirtyTwo) {
   for (const std::uint32_t type : {discard, write_zeroes}) {
     EXPECT_EQ(ranges(type, {}), BlkStatus::io_error);
     EXPECT_EQ(ranges(type, std::vector<BlkRange>(33, {0, 8, 0})), BlkStatus::io_error);
@@ -117,7 +119,7 @@ TEST_F(HostileRequest, RangesAreCountedFromOneToThirtyTwo) {
   }
 }
 
-TEST_F(HostileRequest, RangesBeyondTheEndAreErrors) {
+TEST_P(HostileRequest, RangesBeyondTheEndAreErrors) {
   for (const std::uint32_t type : {discard, write_zeroes}) {
     for (const BlkRange& range :
          {BlkRange{sectors, 1, 0}, BlkRange{sectors - 7, 8, 0}, BlkRange{~std::uint64_t{0}, 8, 0},
@@ -129,7 +131,7 @@ TEST_F(HostileRequest, RangesBeyondTheEndAreErrors) {
   }
 }
 
-TEST_F(HostileRequest, FlagsThatAreUnknownAreUnsupported) {
+TEST_P(HostileRequest, FlagsThatAreUnknownAreUnsupported) {
   for (const std::uint32_t flags : {2U, 4U, 0x80000000U, 0xffffffffU}) {
     EXPECT_EQ(ranges(discard, {{0, 8, flags}}), BlkStatus::unsupported) << flags;
     EXPECT_EQ(ranges(write_zeroes, {{0, 8, flags}}), BlkStatus::unsupported) << flags;
@@ -137,11 +139,11 @@ TEST_F(HostileRequest, FlagsThatAreUnknownAreUnsupported) {
   EXPECT_EQ(ranges(discard, {{0, 8, 1}}), BlkStatus::unsupported) << "unmap is not for a discard";
 }
 
-TEST_F(HostileRequest, AFlushWithDataIsAFlush) {
+TEST_P(HostileRequest, AFlushWithDataIsAFlush) {
   EXPECT_EQ(data(flush, ~std::uint64_t{0}, 4096), BlkStatus::ok);
 }
 
-TEST_F(HostileRequest, AReadIntoItsOwnHeaderAndStatusHarmsOnlyItsDriver) {
+TEST_P(HostileRequest, AReadIntoItsOwnHeaderAndStatusHarmsOnlyItsDriver) {
   header(in, 0);
   const Segment head = room.segment(0, 16);
   const std::array writable{room.segment(0, 4096), room.segment(0, 1)};
@@ -150,7 +152,7 @@ TEST_F(HostileRequest, AReadIntoItsOwnHeaderAndStatusHarmsOnlyItsDriver) {
   (void)disk->perform(std::span(&head, 1), over_itself);
 }
 
-TEST_F(HostileRequest, NothingBeyondTheRoomIsWritten) {
+TEST_P(HostileRequest, NothingBeyondTheRoomIsWritten) {
   header(in, 0);
   std::memset(room.data + 4096, 0x5a, 8192);
   const Segment head = room.segment(0, 16);

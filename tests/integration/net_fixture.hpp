@@ -30,6 +30,14 @@ inline constexpr MacAddress everybody{0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
   return frame;
 }
 
+/// A driver's options, on rings of this layout and size.
+[[nodiscard]] inline NetOptions on_rings(bool packed, std::uint16_t size = 256) {
+  NetOptions options;
+  options.queue.ring.size = size;
+  if (packed) options.wishes.required_features |= vhost::bit(vhost::feature::ring_packed);
+  return options;
+}
+
 /// A guest on a port: a driver with memory of its own.
 class Station {
  public:

@@ -1,5 +1,6 @@
 // What front-ends rely on that is of networks: how queues are counted, MTU, announcements, drivers
 // without the newer features, and a successor that goes on with the rings.
+#include "tests/integration/layout.hpp"
 #include "tests/integration/net_stream.hpp"
 
 namespace integration {
@@ -181,6 +182,22 @@ TEST_F(NetFrontEnd, ALegacyDriverHasAHeaderOfTenBytes) {
   }
 }
 
+class NetPackedRingSize : public NetFrontEnd,
+                          public ::testing::WithParamInterface<std::uint16_t> {};
+INSTANTIATE_TEST_SUITE_P(AnyNumber, NetPackedRingSize, ::testing::Values(2, 5, 6, 100, 1000, 1024));
+
+TEST_P(NetPackedRingSize, IsServed) {
+  serve({"--port", port("a"), "--port", port("b")});
+  Station a = guest("a", 1, on_rings(true, GetParam()));
+  Station b = guest("b", 2);
+  for (unsigned i = 0; i < 2U * GetParam() + 3; ++i) {  // into the third lap
+    a.send(b.mac, 100, i);
+    ASSERT_EQ(b.receive(), frame(a.mac, b.mac, 100, i));
+    b.send(a.mac, 1500, i);
+    ASSERT_EQ(a.receive(), frame(b.mac, a.mac, 1500, i));
+  }
+}
+
 // --- successors ---------------------------------------------------------------------------------
 
 TEST_F(NetFrontEnd, FeaturesAreTheSameAfterARestart) {
@@ -215,10 +232,13 @@ TEST_F(NetFrontEnd, ABaseIsWhatWasServed) {
   EXPECT_EQ(base(b, 1), 0U);
 }
 
-TEST_F(NetFrontEnd, RingsGoOnAfterTheyWereStopped) {
+class NetLayout : public NetFrontEnd, public ::testing::WithParamInterface<bool> {};
+INSTANTIATE_TEST_SUITE_P(Rings, NetLayout, ::testing::Bool(), layout_name);
+
+TEST_P(NetLayout, RingsGoOnAfterTheyWereStopped) {
   serve({"--port", port("a"), "--port", port("b")});
-  Station a = guest("a", 1);
-  Station b = guest("b", 2);
+  Station a = guest("a", 1, on_rings(GetParam()));
+  Station b = guest("b", 2, on_rings(GetParam()));
   for (int round = 0; round < 5; ++round) {
     expect_talk(a, b);
     must(a->stop());
@@ -226,11 +246,11 @@ TEST_F(NetFrontEnd, RingsGoOnAfterTheyWereStopped) {
   }
 }
 
-TEST_F(NetFrontEnd, ASuccessorOfOneThatWasKilledGoesOnWithTheRings) {
+TEST_P(NetLayout, ASuccessorOfOneThatWasKilledGoesOnWithTheRings) {
   const Strings flags{"--port", port("a"), "--port", port("b")};
   serve(flags);
-  Station a = guest("a", 1);
-  Station b = guest("b", 2);
+  Station a = guest("a", 1, on_rings(GetParam()));
+  Station b = guest("b", 2, on_rings(GetParam()));
   b.send(a.mac);
   EXPECT_EQ(a.receive(), frame(b.mac, a.mac));
   StreamSource source(a, 0, b.mac, 0, 8);

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <thread>
 
+#include "tests/integration/layout.hpp"
 #include "tests/integration/net_fixture.hpp"
+#include "tests/integration/raw_ring.hpp"
 
 /*
  * Drivers and front-ends that mean harm, on port a. Meanwhile two decent guests, on b and c, send
@@ -14,11 +16,9 @@
  */
 namespace integration {
 
-using vhost::SplitDesc;
 using vhost::frontend::Buffer;
 using vhost::frontend::NetHeader;
 using vhost::frontend::Segment;
-using vhost::frontend::SplitDriverRing;
 
 /// A thread in which one guest sends another frames, one at a time.
 class Chat {
@@ -81,9 +81,11 @@ class NetHostile : public NetServed {
         << daemon->descriptors() << " descriptors instead of " << calm_;
   }
 
-  /// A ring of few descriptors, so that all of them can be looked at.
-  [[nodiscard]] static NetOptions small(std::uint16_t buffers = 0) {
-    NetOptions options;
+  /// How the victim's driver is made.
+  [[nodiscard]] virtual NetOptions rings() const { return {}; }
+  /// Rings of few descriptors, so that all of them can be looked at.
+  [[nodiscard]] NetOptions small(std::uint16_t buffers = 0) const {
+    NetOptions options = rings();
     options.queue.ring = {.size = ring_size};
     options.buffers = buffers;
     return options;
@@ -134,7 +136,7 @@ class NetHostile : public NetServed {
 
  private:
   void works() {
-    Station a = victim({});
+    Station a = victim(rings());
     expect_talk(a);
   }
   template <class Value>
@@ -167,6 +169,12 @@ class NetHostile : public NetServed {
 
  protected:
   std::unique_ptr<Chat> chat;  ///< ends before its guests
+};
+
+/// The same where the victim's rings are of either layout.
+class AnyNetHostile : public NetHostile, public ::testing::WithParamInterface<bool> {
+ protected:
+  [[nodiscard]] NetOptions rings() const override { return on_rings(GetParam()); }
 };
 
 }  // namespace integration

@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "tests/integration/fixture.hpp"
+#include "tests/integration/layout.hpp"
 
 namespace integration {
 namespace {
@@ -101,7 +102,7 @@ TEST_P(PackedRingSize, IsServed) {
   load.verify();
 }
 INSTANTIATE_TEST_SUITE_P(AnyNumber, PackedRingSize,
-                         ::testing::Values(1, 2, 3, 7, 64, 100, 255, 256, 1000));
+                         ::testing::Values(1, 2, 3, 5, 6, 64, 100, 255, 256, 1000));
 
 TEST_F(Queues, ALargestPackedRingIsServed) {
   serve();
@@ -223,8 +224,7 @@ class Layout : public Queues, public ::testing::WithParamInterface<bool> {
     return GetParam() ? packed(std::move(options)) : options;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Rings, Layout, ::testing::Bool(),
-                         [](const auto& test) { return test.param ? "Packed" : "Split"; });
+INSTANTIATE_TEST_SUITE_P(Rings, Layout, ::testing::Bool(), layout_name);
 
 TEST_P(Layout, StoppingUnderLoadGivesBackEverythingThatWasTaken) {
   serve({"--workers", "2"});

@@ -11,8 +11,8 @@ class Loopback {
  public:
   /// `written_bytes`: what it claims to have written into each chain.
   explicit Loopback(const vhost::frontend::SplitDriverRing& ring, std::uint32_t written_bytes = 0)
-      : available_(ring.available_area()),
-        used_(ring.used_area()),
+      : available_(ring.driver_area()),
+        used_(ring.device_area()),
         mask_(ring.size() - 1u),
         written_bytes_(written_bytes) {}
 

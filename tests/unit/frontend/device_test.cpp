@@ -261,7 +261,7 @@ TEST_F(DeviceTest, ReconnectGivesTheKeptInflightRegionAndTheUsedIndexToTheSucces
   for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(ring.add(header, {}, i));
   device_->queue(0).submit();
   const std::uint16_t used = 1;  // the first was finished before the crash
-  std::memcpy(ring.used_area().data() + 2, &used, sizeof used);
+  std::memcpy(ring.device_area().data() + 2, &used, sizeof used);
   backend_.stop();
 
   FakeBackend successor;
@@ -282,7 +282,7 @@ TEST_F(DeviceTest, ReconnectWithoutInflightWantsQueuesPolledAndOffersAgain) {
   for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(ring.add(header, {}, i));
   device_->queue(0).submit();
   const std::uint16_t used = 1;
-  std::memcpy(ring.used_area().data() + 2, &used, sizeof used);
+  std::memcpy(ring.device_area().data() + 2, &used, sizeof used);
   backend_.stop();
 
   FakeBackend early;

@@ -13,28 +13,28 @@ class FakeDevice {
  public:
   explicit FakeDevice(SplitDriverRing& ring) : ring_(ring) {}
 
-  [[nodiscard]] std::uint16_t available() const { return u16(ring_.available_area(), 2).load(); }
+  [[nodiscard]] std::uint16_t available() const { return u16(ring_.driver_area(), 2).load(); }
   [[nodiscard]] std::uint16_t head(std::uint16_t position) const {
-    return u16(ring_.available_area(), 4 + position % ring_.size() * 2u)
+    return u16(ring_.driver_area(), 4 + position % ring_.size() * 2u)
         .load(std::memory_order_relaxed);
   }
   [[nodiscard]] SplitDesc descriptor(std::size_t index) const {
     return read_once<SplitDesc>(ring_.descriptor_area().data() + index * sizeof(SplitDesc));
   }
   [[nodiscard]] std::uint16_t used_event() const {
-    return u16(ring_.available_area(), 4 + ring_.size() * 2u).load();
+    return u16(ring_.driver_area(), 4 + ring_.size() * 2u).load();
   }
   void use(std::uint32_t id, std::uint32_t bytes = 0) {
-    const auto index = u16(ring_.used_area(), 2).load();
+    const auto index = u16(ring_.device_area(), 2).load();
     const UsedElem element{id, bytes};
-    std::memcpy(ring_.used_area().data() + 4 + index % ring_.size() * sizeof element, &element,
+    std::memcpy(ring_.device_area().data() + 4 + index % ring_.size() * sizeof element, &element,
                 sizeof element);
     set_used_index(static_cast<std::uint16_t>(index + 1));
   }
-  void set_used_index(std::uint16_t index) { u16(ring_.used_area(), 2).store(index); }
-  void set_flags(std::uint16_t flags) { u16(ring_.used_area(), 0).store(flags); }
+  void set_used_index(std::uint16_t index) { u16(ring_.device_area(), 2).store(index); }
+  void set_flags(std::uint16_t flags) { u16(ring_.device_area(), 0).store(flags); }
   void set_avail_event(std::uint16_t event) {
-    u16(ring_.used_area(), 4 + ring_.size() * sizeof(UsedElem)).store(event);
+    u16(ring_.device_area(), 4 + ring_.size() * sizeof(UsedElem)).store(event);
   }
 
  private:
@@ -193,7 +193,7 @@ TEST_F(DriverRingTest, AvailEventAsksForTheKickAtOneEntry) {
 
 TEST_F(DriverRingTest, CallsAreSuppressedUntilArmed) {
   auto ring = make({.size = 8});
-  const auto flags = [&] { return read_once<std::uint16_t>(ring.available_area().data()); };
+  const auto flags = [&] { return read_once<std::uint16_t>(ring.driver_area().data()); };
   EXPECT_EQ(flags(), avail_no_interrupt);
   EXPECT_FALSE(ring.arm_calls());
   EXPECT_EQ(flags(), 0);

@@ -130,7 +130,35 @@ TEST_F(MemoryMapTest, Holds509RegionsAndNoMore) {
   }
   EXPECT_EQ(map.size(), 509u);
   EXPECT_FALSE(map.with(region(gpa + 509 * page, page, uva + 509 * page), file_.get()));
-  EXPECT_EQ(prefix(map, gpa + 508 * page, page).size(), page);
+  for (std::uint64_t i = 0; i < 509; ++i) ASSERT_EQ(prefix(map, gpa + i * page, page).size(), page);
+}
+
+TEST_F(MemoryMapTest, FindsEveryRegionInWhateverOrderTheyCameAndGo) {
+  // Region i is one page at every third page. 7 steps through all of them, for 60 is no multiple.
+  constexpr std::uint64_t count = 60;
+  const auto at = [](std::uint64_t i) { return gpa + 3 * i * page; };
+  const auto nth = [&](std::uint64_t i) {
+    return region(at(i), page, uva - 2 * i * page, i * page);
+  };
+  MemoryMap map;
+  for (std::uint64_t step = 0; step < 2 * count; ++step) {
+    const std::uint64_t changed = step * 7 % count;
+    auto next = step < count ? map.with(nth(changed), file_.get()) : map.without(nth(changed));
+    ASSERT_TRUE(next) << next.error().what;
+    map = std::move(*next);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      // i was the step that had i = step * 7, and 7 * 43 = 5 * 60 + 1.
+      const bool came = i * 43 % count <= step;
+      const bool gone = step >= count && i * 43 % count <= step - count;
+      const std::size_t found = came && !gone ? 1 : 0;
+      ASSERT_EQ(prefix(map, at(i), 1).size(), found) << i << " at " << step;
+      ASSERT_EQ(prefix(map, at(i) + page - 1, 2).size(), found) << i << " at " << step;
+      ASSERT_EQ(map.at(FrontendAddress{uva - 2 * i * page}, page).size(), found * page);
+      ASSERT_TRUE(prefix(map, at(i) - 1, 1).empty());
+      ASSERT_TRUE(prefix(map, at(i) + page, 1).empty());
+    }
+  }
+  EXPECT_EQ(map.size(), 0u);
 }
 
 TEST_F(MemoryMapTest, AddsAndRemovesOneRegion) {

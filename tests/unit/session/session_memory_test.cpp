@@ -204,6 +204,17 @@ TEST_F(SessionInflightTest, GivesEveryRingItsOwnSection) {
   EXPECT_EQ(version(2), 0);
 }
 
+TEST_F(SessionInflightTest, AResetForgetsIt) {
+  const Offer offer = get(4, 8);
+  ASSERT_EQ(set(offer.description, offer.fd), Outcome::done);
+  ASSERT_EQ(frontend_.tell(Request::reset_device), Outcome::done);
+  negotiate();
+  start(1);
+  const auto mapping = Mapping::map(offer.fd.get(), 0, offer.description.mmap_size_bytes);
+  const auto* section = mapping->bytes().data() + inflight_section_bytes(8);
+  EXPECT_EQ(read_once<InflightHeader>(section).version, 0);
+}
+
 TEST_F(SessionInflightTest, RefusesToChangeItUnderARunningRing) {
   const Offer offer = get(4, 8);
   start(0);

@@ -1,0 +1,85 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "libvhost/memory/address.hpp"
+
+namespace vhost {
+
+/// What one ring and its chains that are in flight use of the guest's memory.
+///
+/// Kept only while somebody has to know: the dirty log, when a chain is given back, which pages may
+/// have been written; an invalidation, whether what it takes away is in use. A chain's pieces are
+/// noted while it is read, and kept when it is popped.
+///
+/// Thread: the worker that owns the ring. With an IOTLB it holds `lock` in each of these calls,
+/// because invalidations look on from the control thread (iotlb.hpp).
+class Ledger {
+ public:
+  struct Piece {
+    GuestAddress address{};  ///< as the driver named it
+    std::byte* begin = nullptr;
+    std::uint32_t bytes = 0;
+    bool writable = false;  ///< by the device
+  };
+
+  /// Makes room for a ring's chains. What is in flight already stays unknown.
+  void open(std::uint16_t ring_size) { chains_.resize(ring_size); }
+
+  /// The ring's own areas, which it uses for as long as it runs; none to begin with.
+  void pin(const Piece& area) { areas_.push_back(area); }
+  void unpin() { areas_.clear(); }
+
+  /// A piece of the chain that is being read.
+  void note(const Piece& piece) { noted_.push_back(piece); }
+  /// That chain does not come to be.
+  void forget() { noted_.clear(); }
+  /// That chain is in flight, under the name `head`.
+  void keep(std::uint16_t head);
+  /// A chain of one piece is in flight.
+  void keep_single(std::uint16_t head, const Piece& piece) {
+    chains_[head].first = piece;
+    chains_[head].rest.clear();
+  }
+  /// It is as if it had never been popped.
+  void take_back(std::uint16_t head) { chains_[head].end(); }
+  /// The device is done with it; the driver is yet to see that.
+  void give_back(std::uint16_t head) { given_back_.push_back(head); }
+
+  /// Ends all that was given back, and shows each piece of it to `look` before.
+  template <class Look>
+  void settle(Look look) {
+    for (const std::uint16_t head : given_back_) {
+      Chain& chain = chains_[head];
+      if (chain.first.bytes != 0) look(chain.first);
+      for (const Piece& piece : chain.rest) look(piece);
+      chain.end();
+    }
+    given_back_.clear();
+  }
+  /// Whether the ring or a chain in flight has a byte of the `bytes` at `start`.
+  [[nodiscard]] bool uses(GuestAddress start, std::uint64_t bytes) const;
+
+  std::mutex lock;
+  /// The ring waits for a translation, and looks again when it is kicked.
+  std::atomic<bool> waiting = false;
+
+ private:
+  struct Chain {
+    Piece first;  // of no bytes: it is not in flight
+    std::vector<Piece> rest;
+
+    void end() {
+      first.bytes = 0;
+      rest.clear();
+    }
+  };
+  std::vector<Chain> chains_;  // by head
+  std::vector<Piece> areas_;
+  std::vector<Piece> noted_;
+  std::vector<std::uint16_t> given_back_;
+};
+
+}  // namespace vhost

@@ -1,0 +1,125 @@
+#pragma once
+#include <memory>
+#include <mutex>
+#include <span>
+
+#include "libvhost/memory/dirty_log.hpp"
+#include "libvhost/memory/iotlb.hpp"
+#include "libvhost/memory/ledger.hpp"
+#include "libvhost/memory/memory_map.hpp"
+#include "libvhost/ring/ring_setup.hpp"
+
+/*
+ * How a ring reaches the guest's memory.
+ *
+ * In the plain case that is a look-up in the memory map, and nothing else happens. While dirty
+ * pages are logged or an IOMMU translates, the view is `tracked`: what each chain in flight uses is
+ * in the ring's ledger, from its pop to its publish. Both can be said of many chains at once, so a
+ * reader takes the ledger's lock once a burst (Reading).
+ *
+ * Where a translation is missing the view waits(): it was asked for, pop() answers that there is
+ * nothing, and the ring asks for no kicks, until another translation came. Whoever adds one kicks
+ * the ring.
+ *
+ * Thread: the worker that owns the ring.
+ */
+namespace vhost {
+
+class GuestView {
+ public:
+  explicit GuestView(const RingSetup& setup);
+
+  /// Another memory map. What it is logged in and translated by may differ from the last one's only
+  /// while no chain is in flight. The ring's areas must be looked up again.
+  void move_to(std::shared_ptr<const MemoryMap> memory);
+
+  /// Bytes of the ring's own. Empty: they are not there, or not in one piece.
+  [[nodiscard]] std::span<std::byte> area(FrontendAddress address, std::uint64_t bytes,
+                                          Access access);
+
+  [[nodiscard]] bool tracked() const { return tracked_; }
+  [[nodiscard]] bool logged() const { return log_ != nullptr; }
+  /// A chain cannot be read before another translation came.
+  [[nodiscard]] bool waits() const {
+    return waiting_ && waited_generation_ == iotlb_->generation();
+  }
+
+  /// Held while chains are read, kept or taken back.
+  class [[nodiscard]] Reading {
+   public:
+    explicit Reading(GuestView& view) {
+      if (!view.tracked_) return;
+      // Without an IOMMU nobody looks on.
+      if (view.iotlb_ != nullptr) hold_ = std::unique_lock(view.ledger_->lock);
+      view.ledger_->forget();
+    }
+    Reading(const Reading&) = delete;
+    Reading& operator=(const Reading&) = delete;
+
+   private:
+    std::unique_lock<std::mutex> hold_;
+  };
+
+  // Only while a Reading is there.
+
+  /// The longest run of bytes, at most `length`, that starts at `address`. Empty: it is not the
+  /// guest's to name, unless waits() says that nobody knows yet.
+  [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length,
+                                            Access access) {
+    if (iotlb_ == nullptr) return memory_->prefix(address, length, hint_);
+    return translate(address, length, access);
+  }
+  /// Copies bytes that may lie in several places. False: as an empty prefix().
+  [[nodiscard]] bool copy_from(GuestAddress address, std::span<std::byte> to);
+  /// Where the last look-up was; of no use where an IOMMU translates.
+  [[nodiscard]] const MemoryMap::Hint& hint() const { return hint_; }
+
+  /// A piece of the chain that is being read.
+  void note(const Ledger::Piece& piece) {
+    if (tracked_) ledger_->note(piece);
+  }
+  /// The chain that was read is in flight.
+  void keep(std::uint16_t head) {
+    if (tracked_) ledger_->keep(head);
+  }
+  void keep_single(std::uint16_t head, const Ledger::Piece& piece) {
+    ledger_->keep_single(head, piece);
+  }
+  void take_back(std::uint16_t head) {
+    if (tracked_) ledger_->take_back(head);
+  }
+
+  // At any time.
+
+  void give_back(std::uint16_t head) {
+    if (tracked_) ledger_->give_back(head);
+  }
+  /// Before chains are shown as used: they use nothing any more, and what was written is logged.
+  void settle() {
+    if (tracked_) settle_tracked();
+  }
+  /// The ring wrote to an area of its own. Marked at log_writes().
+  void wrote(const std::byte* at, std::uint64_t bytes);
+  void wrote_at(std::uint64_t guest_physical, std::uint64_t bytes);
+  void log_writes() { marks_.flush(); }
+
+ private:
+  [[nodiscard]] std::span<std::byte> translate(GuestAddress address, std::uint64_t length,
+                                               Access access);
+  void settle_tracked();
+
+  std::shared_ptr<const MemoryMap> memory_;
+  Iotlb* iotlb_ = nullptr;   // the map's
+  DirtyLog* log_ = nullptr;  // the map's
+  DirtyMarks marks_;
+  MemoryMap::Hint hint_;
+  MemoryMap::Hint log_hint_;
+  bool tracked_ = false;
+  bool waiting_ = false;
+  bool iova_;
+  std::uint16_t size_;
+  std::uint64_t waited_generation_ = 0;
+  std::shared_ptr<Ledger> ledger_;
+};
+
+}  // namespace vhost
