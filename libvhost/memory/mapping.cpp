@@ -88,16 +88,18 @@ Result<Mapping> Mapping::map(int fd, std::uint64_t offset_bytes, std::uint64_t s
     ::munmap(reserved.data(), reserved.size());
     return fail(Fault::host, "too many shared memory ranges are mapped");
   }
-  return Mapping(reserved, {begin + lead, size_bytes}, slot);
+  return Mapping(reserved, page, {begin + lead, size_bytes}, slot);
 }
 
 Mapping::Mapping(Mapping&& other) noexcept
     : reserved_(std::exchange(other.reserved_, {})),
+      page_bytes_(std::exchange(other.page_bytes_, 0)),
       bytes_(std::exchange(other.bytes_, {})),
       guard_slot_(std::exchange(other.guard_slot_, -1)) {}
 
 Mapping& Mapping::operator=(Mapping&& other) noexcept {
   std::swap(reserved_, other.reserved_);
+  std::swap(page_bytes_, other.page_bytes_);
   std::swap(bytes_, other.bytes_);
   std::swap(guard_slot_, other.guard_slot_);
   return *this;
@@ -106,6 +108,15 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
 Mapping::~Mapping() {
   if (guard_slot_ >= 0) fault_guard::release(guard_slot_);
   if (!reserved_.empty()) ::munmap(reserved_.data(), reserved_.size());
+}
+
+std::span<std::byte> Mapping::pages() const {
+  if (reserved_.empty()) return {};
+  return reserved_.subspan(page_bytes_, reserved_.size() - 2 * page_bytes_);
+}
+
+bool Mapping::give_up() const {
+  return guard_slot_ >= 0 && fault_guard::give_up(guard_slot_);
 }
 
 bool Mapping::lost() const {
