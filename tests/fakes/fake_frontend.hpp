@@ -30,15 +30,15 @@ class FakeFrontend {
   static constexpr std::uint64_t usual_protocol_features =
       DeviceState::session_protocol_features | DeviceState::device_protocol_features;
 
-  explicit FakeFrontend(Device& device) {
+  explicit FakeFrontend(Device& device, Extras extras = {}) {
     std::array<int, 2> pair{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.data()) != 0) {
       std::abort();
     }
     socket_ = UniqueFd(pair[0]);
     const auto log = [this](LogLevel, std::string_view line) { log_.emplace_back(line); };
-    session_ =
-        std::make_unique<Session>(UniqueFd(pair[1]), device, log, std::make_shared<Conduct>(log));
+    session_ = std::make_unique<Session>(UniqueFd(pair[1]), device, log,
+                                         std::make_shared<Conduct>(log), extras);
   }
 
   // ------------------------------------------------------------ any message
@@ -90,6 +90,12 @@ class FakeFrontend {
     (void)send(static_cast<std::uint32_t>(Request::set_features), bytes_of(features));
   }
   Outcome set_memory(const GuestMemory& memory, std::initializer_list<std::size_t> which) {
+    const auto [payload, fds] = table_of(memory, which);
+    return tell(Request::set_mem_table, payload, fds);
+  }
+  /// The payload and the descriptors of SET_MEM_TABLE.
+  static std::pair<std::vector<std::byte>, std::vector<int>> table_of(
+      const GuestMemory& memory, std::initializer_list<std::size_t> which) {
     std::vector<std::byte> payload(sizeof(MemoryTableHeader));
     std::vector<int> fds;
     const MemoryTableHeader header{static_cast<std::uint32_t>(which.size()), 0};
@@ -99,7 +105,7 @@ class FakeFrontend {
       payload.insert(payload.end(), region.begin(), region.end());
       fds.push_back(memory.fds()[i].get());
     }
-    return tell(Request::set_mem_table, payload, fds);
+    return {payload, fds};
   }
   Outcome num(std::uint32_t index, std::uint32_t size) {
     return tell(Request::set_vring_num, VringState{index, size});
@@ -128,6 +134,8 @@ class FakeFrontend {
   [[nodiscard]] bool connected() const { return session_ != nullptr; }
   [[nodiscard]] Session& session() { return *session_; }
   void disconnect() { session_.reset(); }
+  /// As when the front-end's process ends: nobody has told the session yet.
+  void die() { socket_ = UniqueFd(); }
   [[nodiscard]] int socket() const { return socket_.get(); }
   [[nodiscard]] const std::vector<std::string>& log() const { return log_; }
 
