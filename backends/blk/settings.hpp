@@ -22,6 +22,7 @@ struct Settings {
   std::string blk_file;
   std::optional<std::uint64_t> null_bytes;
   bool read_only = false;
+  bool postcopy = false;
   CacheMode cache = CacheMode::none;
   std::string serial;
 
