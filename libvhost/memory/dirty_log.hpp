@@ -1,6 +1,6 @@
 #pragma once
-#include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "libvhost/memory/mapping.hpp"
 
@@ -10,20 +10,54 @@ namespace vhost {
 /// (vhost-user, "Migration"): one bit for each 4 KiB, which it reads and clears meanwhile.
 ///
 /// A page is marked after it was written: marked before, its old content could be sent, its bit
-/// cleared, and the write be lost. Thread: any.
+/// cleared, and the write be lost. A bit is set even where it is seen set: the front-end may be
+/// about to clear it, and to read the page as it was before the write is visible. Setting it comes
+/// before the clearing, which then has seen the write, or after, and then the page is sent again.
+/// Thread: any.
 class DirtyLog {
  public:
   static constexpr std::uint64_t page_bytes = 4096;
+  static constexpr std::uint64_t word_pages = 64;
 
-  explicit DirtyLog(Mapping map) : map_(std::move(map)) {}
+  /// Refuses what Mapping::map() does, and a log that does not begin at a multiple of 8.
+  [[nodiscard]] static Result<std::shared_ptr<DirtyLog>> map(int fd, std::uint64_t offset_bytes,
+                                                             std::uint64_t size_bytes);
 
-  /// The `bytes` at `guest_physical` were written. What lies behind the log's end is ignored: the
-  /// front-end made it too small.
-  void mark(std::uint64_t guest_physical, std::uint64_t bytes);
+  /// The pages that it has bits for, from the guest's address 0 on.
+  [[nodiscard]] std::uint64_t pages() const { return map_.bytes().size() * 8; }
+  /// Whether all bytes before this guest address have a bit.
+  [[nodiscard]] bool reaches(std::uint64_t end) const {
+    return end == 0 || (end - 1) / page_bytes < pages();
+  }
+  /// Marks pages: bit n of `mask` is page `word` * 64 + n, which there must be.
+  void set(std::uint64_t word, std::uint64_t mask);
   [[nodiscard]] bool lost() const { return map_.lost(); }
 
  private:
+  explicit DirtyLog(Mapping map) : map_(std::move(map)) {}
+
   Mapping map_;
+};
+
+/// Marks that a ring has to make, gathered: neighbouring pages are one write to the log. All that
+/// is added must have been written already.
+class DirtyMarks {
+ public:
+  /// Null: what is added goes nowhere.
+  void move_to(DirtyLog* log) { log_ = log; }
+
+  /// The `bytes` at `guest_physical` were written. What lies behind the log's end is ignored.
+  void add(std::uint64_t guest_physical, std::uint64_t bytes);
+  /// After this the front-end can see all of them.
+  void flush() {
+    if (mask_ != 0) log_->set(word_, mask_);
+    mask_ = 0;
+  }
+
+ private:
+  DirtyLog* log_ = nullptr;
+  std::uint64_t word_ = 0;
+  std::uint64_t mask_ = 0;  // 0: nothing is waiting
 };
 
 }  // namespace vhost

@@ -166,6 +166,12 @@ std::span<std::byte> MemoryMap::at(FrontendAddress address, std::uint64_t length
   return {};
 }
 
+std::uint64_t MemoryMap::end() const {
+  std::uint64_t end = 0;
+  for (const Range& range : ranges_) end = std::max(end, range.start + range.bytes.size());
+  return end;
+}
+
 bool MemoryMap::keeps_all_of(const MemoryMap& older) const {
   return std::ranges::all_of(older.regions_, [&](const Region& was) {
     return std::ranges::any_of(regions_,

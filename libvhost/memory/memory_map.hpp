@@ -87,6 +87,8 @@ class MemoryMap {
   /// place that no log reaches if it is not of this map.
   [[nodiscard]] std::uint64_t guest_physical(const std::byte* byte, Hint& hint) const;
 
+  /// Behind the highest byte, in guest addresses.
+  [[nodiscard]] std::uint64_t end() const;
   /// True if every mapping of `older` is in this map too: nothing has to be given up.
   [[nodiscard]] bool keeps_all_of(const MemoryMap& older) const;
   /// True if the file behind some region was truncated.

@@ -2,8 +2,6 @@
 
 #include <cstring>
 
-#include "libvhost/memory/dirty_log.hpp"
-
 namespace vhost {
 
 GuestView::GuestView(const RingSetup& setup)
@@ -15,6 +13,7 @@ void GuestView::move_to(std::shared_ptr<const MemoryMap> memory) {
   memory_ = std::move(memory);
   iotlb_ = memory_->iotlb().get();
   log_ = memory_->log().get();
+  marks_.move_to(log_);
   hint_ = log_hint_ = {};
   waiting_ = false;
   tracked_ = iotlb_ != nullptr || log_ != nullptr;
@@ -65,18 +64,20 @@ bool GuestView::copy_from(GuestAddress address, std::span<std::byte> to) {
 }
 
 void GuestView::settle_tracked() {
-  const std::lock_guard guard(ledger_->lock);
+  std::unique_lock<std::mutex> hold;
+  if (iotlb_ != nullptr) hold = std::unique_lock(ledger_->lock);
   ledger_->settle([this](const Ledger::Piece& piece) {
     if (piece.writable) wrote(piece.begin, piece.bytes);
   });
+  log_writes();
 }
 
 void GuestView::wrote(const std::byte* at, std::uint64_t bytes) {
-  if (log_ != nullptr) log_->mark(memory_->guest_physical(at, log_hint_), bytes);
+  if (log_ != nullptr) marks_.add(memory_->guest_physical(at, log_hint_), bytes);
 }
 
 void GuestView::wrote_at(std::uint64_t guest_physical, std::uint64_t bytes) {
-  if (log_ != nullptr) log_->mark(guest_physical, bytes);
+  marks_.add(guest_physical, bytes);
 }
 
 }  // namespace vhost

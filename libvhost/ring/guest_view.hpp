@@ -1,7 +1,9 @@
 #pragma once
 #include <memory>
+#include <mutex>
 #include <span>
 
+#include "libvhost/memory/dirty_log.hpp"
 #include "libvhost/memory/iotlb.hpp"
 #include "libvhost/memory/ledger.hpp"
 #include "libvhost/memory/memory_map.hpp"
@@ -45,19 +47,17 @@ class GuestView {
   /// Held while chains are read, kept or taken back.
   class [[nodiscard]] Reading {
    public:
-    explicit Reading(GuestView& view) : ledger_(view.tracked_ ? view.ledger_.get() : nullptr) {
-      if (ledger_ == nullptr) return;
-      ledger_->lock.lock();
-      ledger_->forget();
-    }
-    ~Reading() {
-      if (ledger_ != nullptr) ledger_->lock.unlock();
+    explicit Reading(GuestView& view) {
+      if (!view.tracked_) return;
+      // Without an IOMMU nobody looks on.
+      if (view.iotlb_ != nullptr) hold_ = std::unique_lock(view.ledger_->lock);
+      view.ledger_->forget();
     }
     Reading(const Reading&) = delete;
     Reading& operator=(const Reading&) = delete;
 
    private:
-    Ledger* ledger_;
+    std::unique_lock<std::mutex> hold_;
   };
 
   // Only while a Reading is there.
@@ -98,9 +98,10 @@ class GuestView {
   void settle() {
     if (tracked_) settle_tracked();
   }
-  /// The ring wrote to an area of its own.
+  /// The ring wrote to an area of its own. Marked at log_writes().
   void wrote(const std::byte* at, std::uint64_t bytes);
   void wrote_at(std::uint64_t guest_physical, std::uint64_t bytes);
+  void log_writes() { marks_.flush(); }
 
  private:
   [[nodiscard]] std::span<std::byte> translate(GuestAddress address, std::uint64_t length,
@@ -110,6 +111,7 @@ class GuestView {
   std::shared_ptr<const MemoryMap> memory_;
   Iotlb* iotlb_ = nullptr;   // the map's
   DirtyLog* log_ = nullptr;  // the map's
+  DirtyMarks marks_;
   MemoryMap::Hint hint_;
   MemoryMap::Hint log_hint_;
   bool tracked_ = false;

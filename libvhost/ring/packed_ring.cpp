@@ -176,6 +176,7 @@ void PackedRing::erase_unshown() {
     if (setup_.log_used) view_.wrote(slot(at.index), sizeof(PackedDesc));
     at.advance(1, setup_.size);
   }
+  view_.log_writes();
 }
 
 bool PackedRing::move_to(std::shared_ptr<const MemoryMap> memory) {
@@ -295,6 +296,7 @@ void PackedRing::log_shown(std::uint32_t slots) {
   const std::uint32_t to_end = std::min<std::uint32_t>(slots, setup_.size - first.index);
   view_.wrote(slot(first.index), to_end * sizeof(PackedDesc));
   view_.wrote(descriptors_, (slots - to_end) * sizeof(PackedDesc));
+  view_.log_writes();
 }
 
 Notify PackedRing::publish() {
@@ -345,6 +347,7 @@ void PackedRing::ask_for_kicks(std::uint32_t event) {
   } else {
     view_.wrote_at(setup_.log_address, sizeof event);
   }
+  view_.log_writes();
 }
 
 }  // namespace vhost

@@ -249,11 +249,13 @@ void SplitRing::log_used(std::size_t offset, std::size_t bytes) {
 
 /// So were the used elements from `first` on, and the index behind them.
 void SplitRing::log_shown(std::uint16_t first) {
-  for (; first != shown_used_; ++first) {
-    const std::size_t slot = first & (layout_.size - 1u);
-    log_used(SplitLayout::entries_at + slot * sizeof(UsedElem), sizeof(UsedElem));
-  }
+  const std::uint32_t shown = static_cast<std::uint16_t>(shown_used_ - first);
+  const std::uint32_t slot = first & (layout_.size - 1u);
+  const std::uint32_t to_end = std::min<std::uint32_t>(shown, layout_.size - slot);
+  log_used(SplitLayout::entries_at + slot * sizeof(UsedElem), to_end * sizeof(UsedElem));
+  log_used(SplitLayout::entries_at, (shown - to_end) * sizeof(UsedElem));
   log_used(SplitLayout::idx_at, sizeof(std::uint16_t));
+  view_.log_writes();
 }
 
 Notify SplitRing::publish() {
@@ -287,7 +289,9 @@ bool SplitRing::arm_kick() {
 void SplitRing::ask_for_kicks(std::uint16_t event, std::uint16_t flags) {
   const std::size_t at = setup_.event_idx ? layout_.avail_event_at() : SplitLayout::flags_at;
   store_relaxed(used_ + at, setup_.event_idx ? event : flags);
-  if (view_.logged()) log_used(at, sizeof(std::uint16_t));
+  if (!view_.logged()) return;
+  log_used(at, sizeof(std::uint16_t));
+  view_.log_writes();
 }
 
 void SplitRing::disarm_kick() {

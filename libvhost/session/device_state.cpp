@@ -54,7 +54,7 @@ Result<void> DeviceState::set_features(std::uint64_t features) {
     return refuse("the driver accepts features that were not offered: " +
                   hex(features & ~offered_));
   }
-  if (features != accepted_ && any_running()) {
+  if (((features ^ accepted_) & ~bit(feature::log_all)) != 0 && any_running()) {
     return refuse("the features change while a ring runs");
   }
   features_refused_ = false;
@@ -110,6 +110,8 @@ Result<void> DeviceState::set_vring_addr(const VringAddr& request) {
   setup.descriptors = FrontendAddress{request.descriptors};
   setup.available = FrontendAddress{request.available};
   setup.used = FrontendAddress{request.used};
+  setup.log_used = (request.flags & vring_flag_log) != 0;
+  setup.log_address = request.log;
 
   const bool same = setup.descriptors == ring.setup.descriptors &&
                     setup.available == ring.setup.available && setup.used == ring.setup.used;

@@ -56,13 +56,14 @@ class DeviceState {
  public:
   /// The feature bits of virtio and vhost that the session itself serves.
   static constexpr std::uint64_t transport_features =
-      bit(feature::any_layout) | bit(feature::indirect_desc) | bit(feature::event_idx) |
-      bit(feature::protocol_features) | bit(feature::version_1) | bit(feature::ring_packed);
+      bit(feature::log_all) | bit(feature::any_layout) | bit(feature::indirect_desc) |
+      bit(feature::event_idx) | bit(feature::protocol_features) | bit(feature::version_1) |
+      bit(feature::ring_packed);
   /// The protocol features that every device has.
   static constexpr std::uint64_t session_protocol_features =
-      bit(protocol_feature::mq) | bit(protocol_feature::reply_ack) |
-      bit(protocol_feature::reset_device) | bit(protocol_feature::configure_mem_slots) |
-      bit(protocol_feature::status);
+      bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
+      bit(protocol_feature::reply_ack) | bit(protocol_feature::reset_device) |
+      bit(protocol_feature::configure_mem_slots) | bit(protocol_feature::status);
   /// Those that a device may add. What else it names is not offered: nobody would serve it.
   static constexpr std::uint64_t device_protocol_features =
       bit(protocol_feature::rarp) | bit(protocol_feature::mtu) |
@@ -89,6 +90,7 @@ class DeviceState {
   [[nodiscard]] const std::vector<VringConfig>& rings() const { return rings_; }
   [[nodiscard]] bool any_running() const;
 
+  /// While a ring runs, only whether memory is logged may change.
   [[nodiscard]] Result<void> set_features(std::uint64_t features);
   [[nodiscard]] Result<void> set_protocol_features(std::uint64_t features);
   [[nodiscard]] Result<void> set_vring_num(const VringState& request);

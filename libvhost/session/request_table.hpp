@@ -49,6 +49,8 @@ inline constexpr std::array request_table{
   RequestRule{Request::set_owner,              "SET_OWNER",              0, 0,                    0, 0, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::reset_owner,            "RESET_OWNER",            0, 0,                    0, 0, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::set_mem_table,          "SET_MEM_TABLE",          8, largest_table,        0, 8, false, Gate::none,                                 WhileRunning::yes},
+  RequestRule{Request::set_log_base,           "SET_LOG_BASE",           16, 16,                  1, 1, true,  needs(protocol_feature::log_shmfd),         WhileRunning::yes},
+  RequestRule{Request::set_log_fd,             "SET_LOG_FD",             0, 8,                    1, 1, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::set_vring_num,          "SET_VRING_NUM",          8, 8,                    0, 0, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::set_vring_addr,         "SET_VRING_ADDR",         40, 40,                  0, 0, false, Gate::none,                                 WhileRunning::yes},
   RequestRule{Request::set_vring_base,         "SET_VRING_BASE",         8, 8,                    0, 0, false, Gate::none,                                 WhileRunning::yes},

@@ -84,6 +84,7 @@ std::optional<Session::Reply> Session::refusal(const RequestRule* rule,
       case Request::postcopy_advise: return Reply{};  // without a descriptor
       case Request::postcopy_end: return Reply::of(std::uint64_t{1});
       case Request::get_inflight_fd: return Reply::of(InflightDescription{});
+      case Request::set_log_base: return Reply::of(std::uint64_t{1});
       default: return std::nullopt;
     }
   }
@@ -120,11 +121,7 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::get_status: return Reply::of(std::uint64_t{state_.status()});
     case Request::set_owner: return std::nullopt;
     case Request::reset_owner: state_.disable_all(); return done(stop_all());
-    case Request::set_features: {
-      const auto accepted = state_.set_features(payload_as<std::uint64_t>(message));
-      if (accepted && !state_.any_running()) device_.set_features(state_.accepted());
-      return accepted ? done(settle_all()) : done(accepted);
-    }
+    case Request::set_features: return done(set_features(payload_as<std::uint64_t>(message)));
     case Request::set_protocol_features:
       return done(state_.set_protocol_features(payload_as<std::uint64_t>(message)));
     case Request::set_status: return done(state_.set_status(payload_as<std::uint64_t>(message)));
@@ -143,6 +140,9 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::postcopy_advise:
     case Request::postcopy_listen:
     case Request::postcopy_end: return dispatch_postcopy(rule);
+    case Request::set_log_base:
+      return set_log_base(payload_as<LogDescription>(message), message.fds.front());
+    case Request::set_log_fd: return std::nullopt;  // to tell of changes of the log: it may be used
     case Request::set_mem_table:
     case Request::add_mem_reg:
     case Request::rem_mem_reg: return dispatch_memory(rule, message);
@@ -217,7 +217,8 @@ void Session::notify_config_change() {
 }
 
 bool Session::memory_is_whole() const {
-  return !memory_->lost() && !(inflight_ && inflight_->lost());
+  return !memory_->lost() && !(inflight_ && inflight_->lost()) &&
+         !(log_pages_ && log_pages_->lost());
 }
 
 SessionInfo Session::info() const {

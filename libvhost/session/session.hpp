@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "libvhost/memory/dirty_log.hpp"
 #include "libvhost/memory/inflight.hpp"
 #include "libvhost/memory/memory_map.hpp"
 #include "libvhost/session/device.hpp"
@@ -94,6 +95,10 @@ class Session {
   [[nodiscard]] Result<void> send(const Message& to, const Reply& reply);
   [[nodiscard]] std::optional<Reply> refusal(const RequestRule* rule, const Message& message) const;
 
+  [[nodiscard]] Result<void> set_features(std::uint64_t features);
+  [[nodiscard]] Result<void> set_vring_addr(const VringAddr& request);
+  [[nodiscard]] Answer set_log_base(const LogDescription& request, const UniqueFd& fd);
+  void settle_log();
   [[nodiscard]] Answer get_config(const Message& message);
   [[nodiscard]] Answer set_config(const Message& message);
   [[nodiscard]] Answer get_vring_base(const VringState& request);
@@ -127,6 +132,7 @@ class Session {
   std::shared_ptr<const MemoryMap> memory_ = std::make_shared<const MemoryMap>();
   std::shared_ptr<const MemoryMap> announced_;  // of postcopy: not acknowledged yet
   Postcopy postcopy_{socket_.get()};
+  std::shared_ptr<DirtyLog> log_pages_;  // may be there long before, and after, it is used
   std::shared_ptr<const Mapping> inflight_;
   InflightDescription inflight_description_{};
   UniqueFd backend_channel_;

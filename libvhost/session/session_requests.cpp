@@ -15,7 +15,7 @@ Session::Answer Session::dispatch_vring(const RequestRule& rule, Message& messag
     case Request::set_vring_addr: {
       const auto request = payload_as<VringAddr>(message);
       index = request.index;
-      result = state_.set_vring_addr(request);
+      result = set_vring_addr(request);
       break;
     }
     case Request::set_vring_kick:
@@ -119,11 +119,14 @@ MemoryRegion Session::as_addressed(MemoryRegion region) const {
 /// in flight on them has ended.
 Result<void> Session::adopt(Result<MemoryMap> map) {
   if (!map) return pass_on(map);
+  if (map->log() && !map->log()->reaches(map->end())) {
+    return fail(Fault::front_end, "the dirty log ends before the new memory; make it longer first");
+  }
   const auto next = std::make_shared<const MemoryMap>(std::move(*map));
   const Drain drain = next->keeps_all_of(*memory_) ? Drain::no : Drain::yes;
   if (state_.any_running()) device_.move_to(next, drain);
   memory_ = next;
-  postcopy_.keep_to(*next);
+  if (!announced_) postcopy_.keep_to(*next);
   return settle_all();
 }
 
@@ -217,6 +220,7 @@ Session::Answer Session::reset_device() {
   if (const auto stopped = stop_all(); !stopped) return pass_on(stopped);
   state_.reset();
   inflight_ = nullptr;  // it tells of rings that are no more
+  settle_log();
   device_.set_features(0);
   return std::nullopt;
 }

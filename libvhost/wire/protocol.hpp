@@ -121,6 +121,13 @@ static_assert(Wire<VringState> && sizeof(VringState) == 8);
 
 inline constexpr std::uint32_t vring_flag_log = 0x1;
 
+/// SET_LOG_BASE: where in the shared file the dirty log lies.
+struct LogDescription {
+  std::uint64_t size_bytes;
+  std::uint64_t offset_bytes;
+};
+static_assert(Wire<LogDescription> && sizeof(LogDescription) == 16);
+
 /// SET_VRING_ADDR. The addresses are those of the front-end's own process.
 struct VringAddr {
   std::uint32_t index;

@@ -1,12 +1,14 @@
 """A disk of 64 MiB with files in a FAT partition, and GRUB, which both a BIOS and UEFI can start.
 
 A BIOS reads the first sector, which reads the next ones: GRUB's core, in the 1 MiB in front of the
-partition. UEFI runs /EFI/BOOT/BOOTX64.EFI out of the partition. Both then do what /grub.cfg says.
+partition. UEFI runs /EFI/BOOT/BOOTX64.EFI out of the partition. Both have the same script in them.
 """
 
 from __future__ import annotations
 
+import io
 import subprocess
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,9 +21,8 @@ BOOT_SECTOR = Path("/usr/lib/grub/i386-pc/boot.img")
 
 # Every script begins so: what GRUB says goes to the first serial port.
 TO_SERIAL = "serial --unit=0\nterminal_output serial\n"
-ALWAYS = ("normal", "serial", "terminal", "echo", "test", "hashsum", "gcry_sha256")
+ALWAYS = ("normal", "memdisk", "tar", "serial", "terminal", "echo", "hashsum", "gcry_sha256")
 FOR_DISKS = ("part_msdos", "fat", "loadenv", "linux")
-ON_DISK = "(hd0,msdos1)/"
 
 
 def make(path: Path, files: Mapping[str, bytes | Path]) -> None:
@@ -40,10 +41,9 @@ def make(path: Path, files: Mapping[str, bytes | Path]) -> None:
 def make_with_grub(path: Path, files: Mapping[str, bytes | Path], script: str) -> None:
     """The same, with GRUB, which carries out the script."""
     make(path, files)
-    write(path, "grub.cfg", (TO_SERIAL + script).encode())
     _mtools("mmd", path, "::/EFI", "::/EFI/BOOT")
-    write(path, "EFI/BOOT/BOOTX64.EFI", grub(path.parent, "x86_64-efi", ON_DISK, *FOR_DISKS))
-    core = grub(path.parent, "i386-pc", ON_DISK, "biosdisk", *FOR_DISKS).read_bytes()
+    write(path, "EFI/BOOT/BOOTX64.EFI", grub(path.parent, "x86_64-efi", script, *FOR_DISKS))
+    core = grub(path.parent, "i386-pc", script, "biosdisk", *FOR_DISKS).read_bytes()
     if len(core) > (FIRST - 1) * SECTOR:
         raise ValueError("GRUB's core is too large for its place")
     with path.open("r+b") as image:
@@ -52,10 +52,17 @@ def make_with_grub(path: Path, files: Mapping[str, bytes | Path], script: str) -
         image.write(core)
 
 
-def grub(folder: Path, platform: str, prefix: str, *modules: str) -> Path:
-    """GRUB for one platform, made in the folder; it begins with grub.cfg of its prefix."""
+def grub(folder: Path, platform: str, script: str, *modules: str) -> Path:
+    """GRUB for one platform, made in the folder, with its script in it."""
+    settings = (TO_SERIAL + script).encode()
+    entry = tarfile.TarInfo("grub.cfg")
+    entry.size = len(settings)
+    inside = folder / "grub.tar"
+    with tarfile.open(inside, "w") as archive:
+        archive.addfile(entry, io.BytesIO(settings))
     image = folder / f"grub.{platform}"
-    _run("grub-mkimage", "-O", platform, "-p", prefix, "-o", str(image), *ALWAYS, *modules)
+    command = ["grub-mkimage", "-O", platform, "-m", str(inside), "-p", "(memdisk)/"]
+    _run(*command, "-o", str(image), *ALWAYS, *modules)
     return image
 
 

@@ -14,9 +14,11 @@ from guest import Guest
 VERIFY = "--direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 --verify_dump=0"
 
 
-def verify(guest: Guest, options: str, device: str = "/dev/vda") -> str:
-    """Writes and verifies; fio's report. Raises if anything at all was wrong."""
-    report = guest.run(f"fio --name=verify --filename={device} {VERIFY} {options}", 120.0)
+def verify(guest: Guest, options: str, *disks: str) -> str:
+    """Writes and verifies, on vda or on all of these at once; fio's report. Raises if anything at
+    all was wrong."""
+    jobs = " ".join(f"--name={disk} --filename=/dev/{disk}" for disk in disks or ("vda",))
+    report = guest.run(f"fio {VERIFY} {options} {jobs}", 120.0)
     check_report(report)
     check_kernel(guest)
     return report

@@ -48,12 +48,13 @@ class Disk:
 @dataclass(frozen=True)
 class Machine:
     """What a guest is made of. Without a kernel the firmware boots from the first device: SeaBIOS,
-    or the one that is named."""
+    or the one that is named. Memory may be plugged in and out again where there are slots for it."""
 
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     cpus: int = 1
     memory: str = "256M"
+    memory_slots: int = 0
     firmware: Path | None = None
     kernel: Path | None = None
     initramfs: Path | None = None
@@ -122,6 +123,27 @@ class Guest:
         else:
             self._tell(script)
         self.wait_ready()
+
+    def plug_memory(self, name: str, size: str = "128M") -> None:
+        self.qmp.command("object-add", **{"qom-type": "memory-backend-memfd", "id": f"ram-{name}",
+                                          "size": _bytes(size), "share": True})
+        self.qmp.command("device_add", driver="pc-dimm", id=name, memdev=f"ram-{name}")
+
+    def plugged_memory(self) -> set[str]:
+        return {device["data"]["id"] for device in self.qmp.command("query-memory-devices")}
+
+    def unplug_memory(self, name: str, timeout_seconds: float = 60.0) -> None:
+        """Asks until the guest gives it up: it says no while it cannot move a page."""
+        deadline = time.monotonic() + timeout_seconds
+        while name in self.plugged_memory():
+            self._check_alive(deadline, f"{name} to be given up")
+            try:
+                self.qmp.command("device_del", id=name)
+            except QmpError as error:  # It is about to go, or has just gone.
+                if "in the process of unplug" not in str(error) and "not found" not in str(error):
+                    raise
+            time.sleep(0.2)
+        self.qmp.command("object-del", id=f"ram-{name}")
 
     def power_off(self, timeout_seconds: float = 30.0) -> None:
         self._tell("sync; poweroff -f")
@@ -196,6 +218,10 @@ class Guest:
         return GuestError(f"waited in vain for: {what}; QEMU {state}")
 
 
+def _bytes(size: str) -> int:
+    return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]
+
+
 def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int) -> list[str]:
     command = [
         "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc,memory-backend=ram",
@@ -206,6 +232,8 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
         "-chardev", f"socket,id=agent,fd={agent_fd}", "-serial", "chardev:agent",
         "-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control",
     ]
+    if machine.memory_slots:
+        command[command.index("-m") + 1] += f",slots={machine.memory_slots},maxmem=32G"
     if machine.firmware is not None:
         command += ["-bios", str(machine.firmware)]
     if machine.kernel is not None:

@@ -102,13 +102,14 @@ class Lab:
         self._stack.callback(process.end)
         return process
 
-    def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "") -> Guest:
+    def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "",
+             memory_slots: int = 0) -> Guest:
         """A running Linux guest that has these disks as /dev/vda, /dev/vdb, ..."""
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, "large" if fio else "small")
         machine = Machine(
             tuple(disk if isinstance(disk, Disk) else Disk(disk.socket) for disk in disks),
-            cpus=cpus, memory="512M" if fio else "256M",
+            cpus=cpus, memory="512M" if fio else "256M", memory_slots=memory_slots,
             kernel=linux.image, initramfs=root, append=append,
         )
         guest = self._start(machine)

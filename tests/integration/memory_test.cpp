@@ -1,4 +1,6 @@
 // Guest memory that comes and goes while its requests are in flight.
+#include <algorithm>
+#include <array>
 #include <thread>
 
 #include "tests/integration/fixture.hpp"
@@ -72,19 +74,125 @@ TEST_F(Memory, TheWholeTableIsReplacedUnderLoad) {
   swap_under_load(disk, 100);
 }
 
-TEST_F(Memory, ManySlotsAreServedAtOnce) {
-  serve();
-  auto disk = guest(with_queues(2));
-  const auto reply =
-      must(disk->device().connection().ask_for<std::uint64_t>(vhost::Request::get_max_mem_slots));
-  EXPECT_GE(reply, 32U);
-  std::vector<Buffer> pieces;
-  for (std::uint64_t i = 1; i < std::min<std::uint64_t>(reply, 509); ++i) {
-    const auto id = must(disk->device().add_region(8 * kibi));
-    pieces.push_back(must(disk.memory().allocate_in(id, 8 * kibi)));
+/// Loads on some queues, each in a thread of its own, for as long as this lives.
+class Traffic {
+ public:
+  Traffic(Guest& disk, std::size_t queues) {
+    for (std::size_t queue = 0; queue < queues; ++queue) {
+      loads_.push_back(std::make_unique<Load>(
+          disk, Load::Shape{.queue = queue, .first_sector = queue * 4096, .blocks = 64}));
+    }
+    for (std::size_t queue = 0; queue < queues; ++queue) {
+      threads_.emplace_back([this, queue] {
+        try {
+          loads_[queue]->run(stop_);
+        } catch (const std::exception& error) {
+          wrong_[queue] = error.what();
+        }
+      });
+    }
   }
-  for (std::size_t i = 0; i < pieces.size(); i += 50) use(disk, pieces[i], i + 1);
-  use(disk, pieces.back(), 99);
+  ~Traffic() { stop_ = true; }
+  [[nodiscard]] std::uint64_t least() const {
+    std::uint64_t least = UINT64_MAX;
+    for (const auto& load : loads_) least = std::min<std::uint64_t>(least, load->completed);
+    return least;
+  }
+  /// Each did what it should, and what it wrote is there.
+  void expect_well() {
+    EXPECT_TRUE(eventually([&] { return least() > 100; }));
+    stop_ = true;
+    threads_.clear();
+    for (const std::string& wrong : wrong_) EXPECT_EQ(wrong, "");
+    for (auto& load : loads_) load->verify();
+  }
+
+ private:
+  std::atomic<bool> stop_ = false;
+  std::vector<std::unique_ptr<Load>> loads_;
+  std::array<std::string, 8> wrong_;
+  std::vector<std::jthread> threads_;
+};
+
+TEST_F(Memory, RegionsComeUpToTheLimitAndGoUnderLoadOnEveryQueue) {
+  serve({"--workers", "2", "--queues", "4"});
+  auto disk = guest(with_queues(4));
+  Traffic traffic(disk, 3);
+  auto& queue = disk->queue(3);
+  vhost::frontend::BlkCompletion done;
+  const auto reap = [&](std::uint32_t left) {
+    return eventually([&] {
+      while (queue.poll(done) == vhost::frontend::Poll::done) {
+        EXPECT_EQ(done.status, BlkStatus::ok);
+      }
+      return queue.outstanding() <= left;
+    });
+  };
+  const auto at = [](std::uint64_t i) { return image_bytes / sector / 2 + i * 16; };
+  std::vector<std::pair<std::size_t, Buffer>> pieces;
+  for (std::uint64_t i = 1; i < 509; ++i) {  // the guest has one already
+    const auto id = must(disk->device().add_region(8 * kibi));
+    const Buffer piece = must(disk.memory().allocate_in(id, 8 * kibi));
+    fill(piece.bytes(), i);
+    const Segment data = piece.segment();
+    ASSERT_TRUE(queue.submit({BlkType::write, at(i), std::span(&data, 1), 0, false, 0}));
+    queue.kick();
+    ASSERT_TRUE(reap(24)) << "some are in flight while the next region comes";
+    pieces.emplace_back(id, piece);
+  }
+  const auto one_more = disk->device().add_region(8 * kibi);
+  EXPECT_FALSE(one_more);
+  ASSERT_TRUE(reap(0));
+  for (std::uint64_t i = 1; i < 509; ++i) {
+    const auto& [id, piece] = pieces[i - 1];
+    EXPECT_TRUE(image_holds(at(i), i, piece.size_bytes)) << i;
+    disk.memory().release(piece);
+    must(disk->device().remove_region(id));
+  }
+  (void)must(disk->device().add_region(8 * kibi));  // there is room again
+  traffic.expect_well();
+}
+
+TEST_F(Memory, ARemovalIsAcknowledgedWhenTheLastRequestInItHasEnded) {
+  // A driver takes memory away under its own request. What the device had taken of it is done
+  // when the removal is acknowledged; what it had not breaks the ring, and can be done later.
+  serve({"--workers", "2"});
+  auto disk = guest(with_queues(2));
+  auto& device = disk->device();
+  auto& queue = disk->queue(1);
+  const auto id = must(device.add_region(1 * mebi));
+  const Buffer piece = must(disk.memory().allocate_in(id, 1 * mebi));
+  const auto& region = *disk.memory().regions()[id];
+  const Segment data = piece.segment();
+  const vhost::SingleRegion told{0, region.wire()};
+  const int fd = region.fd();
+  vhost::frontend::BlkCompletion done;
+  int in_time = 0;
+  for (std::uint64_t round = 1; round <= 60; ++round) {
+    fill(piece.bytes(), round);
+    ASSERT_TRUE(queue.submit({BlkType::write, 0, std::span(&data, 1), 0, false, 0}));
+    queue.kick();
+    ::usleep(static_cast<unsigned>(round * 10));
+    must(device.connection().tell(vhost::Request::rem_mem_reg, told));
+    const bool ended = queue.poll(done) == vhost::frontend::Poll::done;
+    fill(piece.bytes(), 1000 + round);  // which nobody may read any more
+    if (ended) {
+      ++in_time;
+      EXPECT_EQ(done.status, BlkStatus::ok);
+      EXPECT_TRUE(image_holds(0, round, piece.size_bytes)) << round;
+    } else {
+      ::usleep(5'000);
+      EXPECT_EQ(queue.poll(done), vhost::frontend::Poll::empty) << round;
+    }
+    must(device.connection().tell(vhost::Request::add_mem_reg, told, std::span(&fd, 1)));
+    if (ended) continue;
+    must(device.stop());
+    must(device.start());
+    ASSERT_TRUE(queue.queue().wait(long_wait));
+    ASSERT_EQ(queue.poll(done), vhost::frontend::Poll::done);
+    EXPECT_TRUE(image_holds(0, 1000 + round, piece.size_bytes)) << round;
+  }
+  EXPECT_GT(in_time, 0);
 }
 
 TEST_F(Memory, ARegionMayBeginInTheMiddleOfItsFile) {

@@ -10,13 +10,13 @@ import hashlib
 from pathlib import Path
 
 import bootdisk
+import firmware
 import initramfs
 import kernel
 from guest import Disk
 from lab import Lab
-from runner import Skip, promise
+from runner import promise
 
-OVMF = Path("/usr/share/ovmf/OVMF.fd")
 ENVIRONMENT = b"# GRUB Environment Block\n".ljust(1024, b"#")
 SCRIPT = """
 root=hd0,msdos1
@@ -38,23 +38,22 @@ def grub_boots_linux_from_a_disk_of_the_bios(lab: Lab) -> None:
 
 @promise
 def grub_boots_linux_from_a_modern_disk_of_uefi(lab: Lab) -> None:
-    _boots(lab, "disable-legacy=on", OVMF)
+    _boots(lab, "disable-legacy=on", firmware.OVMF)
 
 
 @promise
 def grub_boots_linux_from_a_legacy_disk_of_uefi(lab: Lab) -> None:
-    _boots(lab, "disable-modern=on", OVMF)
+    _boots(lab, "disable-modern=on", firmware.OVMF)
 
 
-def _boots(lab: Lab, transport: str, firmware: Path | None) -> None:
-    if firmware is not None and not firmware.exists():
-        raise Skip(f"there is no {firmware} (package ovmf)")
+def _boots(lab: Lab, transport: str, loader: Path | None) -> None:
+    firmware.need(loader)
     image = _image(lab)
     daemon = lab.daemon(image)
     disk = Disk(daemon.socket, num_queues=1, properties=(transport,))
-    guest = lab.boot_firmware(disk, firmware=firmware)
+    guest = lab.boot_firmware(disk, firmware=loader)
     guest.wait_ready()
-    assert guest.attempt("test -d /sys/firmware/efi").status == (1 if firmware is None else 0)
+    assert guest.attempt("test -d /sys/firmware/efi").status == (1 if loader is None else 0)
     assert b"\nloader=grub\n" in bootdisk.read(image, "environment")
     begin = guest.run("dd if=/dev/vda bs=1M count=4 2>/dev/null | sha256sum").split()[0]
     with image.open("rb") as file:

@@ -55,6 +55,22 @@ def net_driver_with_the_plainest_rings_gets_every_frame(lab: Lab) -> None:
 
 
 @promise
+def net_driver_without_event_index_reaches_one_without_indirect_descriptors(lab: Lab) -> None:
+    _works_with(lab, "event_idx=off", other=("indirect_desc=off",))
+
+
+@promise
+def net_driver_with_the_largest_rings_reaches_a_device_that_is_only_modern(lab: Lab) -> None:
+    daemon, one, other = _pair(
+        lab, "rx_queue_size=1024", "tx_queue_size=1024", other=("disable-legacy=on",)
+    )
+    for end, size in ((one, 1024), (other, 256)):
+        told = end.run("ethtool -g eth0").split()
+        assert told.count(str(size)) == 4, told  # What is possible and what is, of both rings.
+    _moves(one, other)
+
+
+@promise
 def net_driver_with_packed_rings_gets_every_frame(lab: Lab) -> None:
     daemon = _works_with(lab, "packed=on")
     features = daemon.stats()["ports"][0]["connection"]["features"]
@@ -76,21 +92,25 @@ def net_guests_change_their_queue_pairs_under_traffic(lab: Lab) -> None:
     _check_kernels(one, other)
 
 
-def _pair(lab: Lab, *properties: str) -> tuple[NetDaemon, End, End]:
-    """The first guest's device has these properties."""
+def _pair(
+    lab: Lab, *properties: str, other: tuple[str, ...] = ()
+) -> tuple[NetDaemon, End, End]:
+    """The first guest's device has these properties, the second's the others."""
     daemon = lab.net_daemon(Port(), Port())
-    one, other = network.two_guests(
-        lab, network.nic(daemon, 0, 1, 0, *properties), network.nic(daemon, 1)
-    )
-    return daemon, one, other
+    nics = network.nic(daemon, 0, 1, 0, *properties), network.nic(daemon, 1, 1, 0, *other)
+    return daemon, *network.two_guests(lab, *nics)
 
 
-def _works_with(lab: Lab, *properties: str) -> NetDaemon:
-    daemon, one, other = _pair(lab, *properties)
+def _works_with(lab: Lab, *properties: str, other: tuple[str, ...] = ()) -> NetDaemon:
+    daemon, *ends = _pair(lab, *properties, other=other)
+    _moves(*ends)
+    return daemon
+
+
+def _moves(one: End, other: End) -> None:
     network.ping(one, other, size=1400)
     network.exchange(one, other)
     _check_kernels(one, other)
-    return daemon
 
 
 def _check_kernels(*ends: End) -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import fio
-from guest import Disk
+from guest import Disk, Guest
 from lab import Lab
 from runner import promise
+
+@dataclass(frozen=True)
+class Option:
+    properties: tuple[str, ...] = ()
+    queue_size: int | None = None
+
 
 MIXED = "--rw=randwrite --bsrange=512-256k --bs_unaligned=0 --size=24M --iodepth=16"
 
@@ -51,9 +59,31 @@ def fio_verifies_without_indirect_descriptors_and_event_index(lab: Lab) -> None:
 
 
 @promise
+def fio_verifies_with_each_option_of_the_rings_alone(lab: Lab) -> None:
+    options = {"vda": Option(("event_idx=off",)), "vdb": Option(("indirect_desc=off",)),
+               "vdc": Option(("disable-legacy=on",)), "vdd": Option(queue_size=16),
+               "vde": Option(queue_size=1024)}
+    disks = [Disk(lab.daemon(lab.image(f"{name}.img")).socket, 1, option.queue_size,
+                  properties=option.properties) for name, option in options.items()]
+    guest = lab.boot(*disks, fio=True)
+    off = {(name, bit) for name in options for bit in (28, 29, 32) if not _has(guest, name, bit)}
+    assert off == {("vda", 29), ("vdb", 28)}, off
+    assert guest.run("cat /sys/block/vdc/device/../device") == "0x1042"
+    # Linux makes as many requests of its own as the ring has entries.
+    for name in ("vdd", "vde"):
+        assert int(guest.run(f"cat /sys/block/{name}/mq/0/nr_tags")) == options[name].queue_size
+    fio.verify(guest, "--rw=randwrite --bsrange=512-256k --bs_unaligned=0 --size=6M --iodepth=32",
+               *options)
+
+
+@promise
 def fio_verifies_on_packed_rings(lab: Lab) -> None:
     daemon = lab.daemon(lab.image())
     guest = lab.boot(Disk(daemon.socket, num_queues=2, properties=("packed=on",)), cpus=2, fio=True)
     features = guest.run("cat /sys/bus/virtio/devices/virtio0/features")
     assert features[34] == "1", "RING_PACKED was not negotiated"
     fio.verify(guest, MIXED)
+
+
+def _has(guest: Guest, disk: str, feature: int) -> bool:
+    return guest.run(f"cat /sys/block/{disk}/device/features")[feature] == "1"

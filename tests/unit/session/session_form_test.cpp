@@ -160,8 +160,8 @@ TEST_F(SessionTest, OffersWhatItServes) {
 
 TEST_F(SessionTest, OffersOfTheDevicesProtocolFeaturesThoseItNames) {
   namespace p = protocol_feature;
-  const std::uint64_t for_all = bit(p::mq) | bit(p::reply_ack) | bit(p::reset_device) |
-                                bit(p::configure_mem_slots) | bit(p::status);
+  const std::uint64_t for_all = bit(p::mq) | bit(p::log_shmfd) | bit(p::reply_ack) |
+                                bit(p::reset_device) | bit(p::configure_mem_slots) | bit(p::status);
   for (const std::uint64_t own : {std::uint64_t{0}, bit(p::rarp) | bit(p::mtu),
                                   bit(p::config) | bit(p::backend_req) | bit(p::inflight_shmfd)}) {
     device_.protocol = own;
@@ -171,8 +171,8 @@ TEST_F(SessionTest, OffersOfTheDevicesProtocolFeaturesThoseItNames) {
 }
 
 TEST_F(SessionTest, OffersNoProtocolFeatureThatNobodyServes) {
-  device_.protocol = bit(protocol_feature::log_shmfd) | bit(protocol_feature::pagefault) |
-                     bit(protocol_feature::backend_send_fd) | bit(63);
+  device_.protocol =
+      bit(protocol_feature::pagefault) | bit(protocol_feature::backend_send_fd) | bit(63);
   FakeFrontend frontend(device_);
   EXPECT_EQ(frontend.ask<std::uint64_t>(Request::get_protocol_features),
             DeviceState::session_protocol_features);
