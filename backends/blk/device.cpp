@@ -1,6 +1,6 @@
 #include "backends/blk/device.hpp"
 
-#include "backends/blk/image.hpp"
+#include "backends/blk/image_lock.hpp"
 
 namespace blk {
 namespace {
@@ -83,6 +83,14 @@ vhost::Result<void> Device::write_config(std::uint32_t offset_bytes,
 /// Does a task on a worker. Once one did not come round, none is asked any more.
 void Device::post(Worker& worker, std::function<void()> task) {
   if (!abandoned_) abandoned_ = !worker.post(std::move(task));
+}
+
+vhost::Result<void> Device::begin() {
+  return setup_.hands_over ? take_over_image(*setup_.image) : vhost::Result<void>{};
+}
+
+void Device::rest() {
+  if (setup_.hands_over) hand_over_image(*setup_.image);
 }
 
 void Device::start_ring(std::uint16_t index, vhost::StartedRing ring) {

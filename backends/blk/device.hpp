@@ -28,6 +28,7 @@ class Device final : public vhost::Device {
     Disk disk;
     std::uint16_t queues = 1;
     std::shared_ptr<const Image> image;  ///< null: a disk that keeps nothing
+    bool hands_over = false;             ///< the image is locked only while a ring runs
     bool ignores_flush = false;
     std::uint16_t workers = 1;
     std::vector<unsigned> cpus;
@@ -43,6 +44,8 @@ class Device final : public vhost::Device {
   vhost::Result<void> write_config(std::uint32_t offset_bytes,
                                    std::span<const std::byte> bytes) override;
   void keep_in(vhost::Keepsake keepsake) override;
+  vhost::Result<void> begin() override;
+  void rest() override;
   void start_ring(std::uint16_t index, vhost::StartedRing ring) override;
   vhost::Result<vhost::AnyRing> stop_ring(std::uint16_t index) override;
   void set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd> call) override;

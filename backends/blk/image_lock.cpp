@@ -9,6 +9,8 @@
 #include <cstring>
 #include <thread>
 
+#include "common/log.hpp"
+
 namespace blk {
 namespace {
 
@@ -123,6 +125,21 @@ vhost::Result<void> lock_image(const Image& image, std::chrono::milliseconds pat
     }
     std::this_thread::sleep_for(pause + stagger);
   }
+}
+
+vhost::Result<void> take_over_image(const Image& image) {
+  if (auto locked = lock_image(image); !locked) return locked;
+  // Where that fails, there is no cache.
+  (void)::posix_fadvise(image.file.get(), 0, 0, POSIX_FADV_DONTNEED);
+  return {};
+}
+
+void hand_over_image(const Image& image) {
+  const bool cached = !image.direct || image.buffered;
+  if (cached && !image.read_only && ::fdatasync(image.file.get()) != 0) {
+    common::log::warning("--blk-file {}: cannot be flushed ({})", image.path, std::strerror(errno));
+  }
+  unlock_image(image);
 }
 
 void unlock_image(const Image& image) {

@@ -30,6 +30,13 @@ inline constexpr std::chrono::milliseconds default_lock_patience{5000};
 [[nodiscard]] vhost::Result<void> lock_image(
     const Image& image, std::chrono::milliseconds patience = default_lock_patience);
 
+/// lock_image() for an image that somebody else may have written since it was opened: what is
+/// remembered of it is forgotten.
+[[nodiscard]] vhost::Result<void> take_over_image(const Image& image);
+/// Gives the locks up for somebody else, who will find on the storage what was written here. No
+/// request may be in flight.
+void hand_over_image(const Image& image);
+
 /// Gives the locks up at an orderly end, when nothing is in flight any more. Without this they
 /// would last until the kernel has taken the workers' rings apart, which it does later.
 void unlock_image(const Image& image);

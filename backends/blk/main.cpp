@@ -33,7 +33,9 @@ Result<std::shared_ptr<const Image>> open_image(const Settings& settings) {
   auto image = Image::open({settings.blk_file, settings.read_only, settings.cache});
   if (!image) return std::unexpected(image.error());
   for (const std::string& note : image->notes) common::log::info("{}", note);
-  if (auto locked = lock_image(*image); !locked) return std::unexpected(locked.error());
+  if (settings.lock == LockWhile::serving) {
+    if (auto locked = lock_image(*image); !locked) return std::unexpected(locked.error());
+  }
   return std::make_shared<const Image>(std::move(*image));
 }
 
@@ -112,6 +114,7 @@ Result<void> Daemon::make_device() {
     if (!image) return std::unexpected(image.error());
     image_ = *image;
     setup.image = image_;
+    setup.hands_over = settings_.lock == LockWhile::running;
     setup.disk = image_->disk;
     setup.disk.set_serial(default_serial(*image_));
   }

@@ -20,6 +20,11 @@ constexpr const char* capabilities = R"({
   "features": ["read-only", "blk-file"]
 })";
 
+constexpr std::array<std::pair<std::string_view, LockWhile>, 2> lock_names{{
+    {"serving", LockWhile::serving},
+    {"running", LockWhile::running},
+}};
+
 void declare_place(Options& options, Settings& settings, int& fd) {
   options.text("--socket-path", settings.socket_path, "PATH",
                "Unix socket on which the front-end (QEMU's -chardev) connects.");
@@ -39,6 +44,9 @@ void declare_disk(Options& options, Settings& settings, std::uint64_t& null_byte
   options.toggle("--read-only", settings.read_only, "The guest may not write.");
   options.choice("--cache", settings.cache, cache_mode_names,
                  "How writes reach the storage, as QEMU means it. Default: none.");
+  options.choice("--lock", settings.lock, lock_names,
+                 "When the image is locked: serving, from start to end, or running, while a "
+                 "guest uses it, as migration needs it. Default: serving.");
   options.text("--serial", settings.serial, "TEXT",
                "The disk's serial, 1 to 20 printable characters. Default: derived from the image.");
 }

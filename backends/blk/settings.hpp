@@ -11,6 +11,12 @@
 
 namespace blk {
 
+/// When the image is kept from others.
+enum class LockWhile : std::uint8_t {
+  serving,  ///< from the start of the daemon to its end
+  running,  ///< while a ring runs: two daemons can hand the disk of a guest that moves over
+};
+
 /// What the operator asked for, checked as far as that is possible without touching anything.
 struct Settings {
   // Where the front-end is met: one of the first three.
@@ -24,6 +30,7 @@ struct Settings {
   bool read_only = false;
   bool postcopy = false;
   CacheMode cache = CacheMode::none;
+  LockWhile lock = LockWhile::serving;
   std::string serial;
 
   std::uint16_t queues = 256;

@@ -98,6 +98,9 @@ Result<void> Device::start() {
   for (std::uint32_t i = 0; i < queues_.size(); ++i) {
     if (auto done = start_queue(i); !done) return done;
   }
+  if (log_) {
+    if (auto done = share_log(); !done) return done;
+  }
   if (has(features_, feature::protocol_features)) {
     for (std::uint32_t i = 0; i < queues_.size(); ++i) {
       if (auto done = tell_vring(Request::set_vring_enable, i, 1); !done) return done;
@@ -120,7 +123,7 @@ Result<void> Device::start() {
 /// With STATUS the device has the last word: it clears FEATURES_OK if it cannot live with the set.
 Result<void> Device::set_features() {
   if (auto done = set_status(status::acknowledge | status::driver); !done) return done;
-  if (auto told = connection_.tell(Request::set_features, features_); !told) return told;
+  if (auto told = connection_.tell(Request::set_features, features_to_tell()); !told) return told;
   const auto ok =
       static_cast<std::uint8_t>(status::acknowledge | status::driver | status::features_ok);
   if (auto done = set_status(ok); !done) return done;
@@ -144,8 +147,9 @@ Result<void> Device::start_queue(std::uint32_t index) {
     return done;
   }
   if (auto done = tell_vring(Request::set_vring_base, index, bases_[index]); !done) return done;
-  const VringAddr addresses = queue.ring().addresses(index);
-  if (auto done = connection_.tell(Request::set_vring_addr, addresses); !done) return done;
+  if (auto done = connection_.tell(Request::set_vring_addr, addresses_of(index)); !done) {
+    return done;
+  }
   if (auto done = tell_vring_fd(Request::set_vring_err, index, queue.error_fd()); !done) {
     return done;
   }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "libvhost/frontend/connection.hpp"
+#include "libvhost/frontend/dirty_pages.hpp"
 #include "libvhost/frontend/queue.hpp"
 #include "libvhost/frontend/shared_memory.hpp"
 
@@ -19,6 +20,7 @@
  *   finishing      start(): memory, inflight region, rings; the device runs
  *   chains         queue(i): add, submit, poll
  *   interrupts     queue(i).wait(), or poll() on its call_fd()
+ *   migration      start_log(), dirty_pages(): what the device writes, while it runs
  *   quiesce        stop(): the device has let go of everything; start() goes on where it was
  *   detach         detach(): stop, and every chain comes back to the caller, finished or not
  *
@@ -35,10 +37,11 @@
 namespace vhost::frontend {
 
 inline constexpr std::uint64_t default_protocol_features =
-    bit(protocol_feature::mq) | bit(protocol_feature::reply_ack) |
-    bit(protocol_feature::backend_req) | bit(protocol_feature::config) |
-    bit(protocol_feature::inflight_shmfd) | bit(protocol_feature::reset_device) |
-    bit(protocol_feature::configure_mem_slots) | bit(protocol_feature::status);
+    bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
+    bit(protocol_feature::reply_ack) | bit(protocol_feature::backend_req) |
+    bit(protocol_feature::config) | bit(protocol_feature::inflight_shmfd) |
+    bit(protocol_feature::reset_device) | bit(protocol_feature::configure_mem_slots) |
+    bit(protocol_feature::status);
 
 /// What a driver would like to have, where it is offered, and what it cannot do without.
 struct Wishes {
@@ -94,6 +97,13 @@ class Device {
   /// Waits for used entries in one queue, and answers the back-end channel meanwhile.
   [[nodiscard]] Wake wait(std::size_t queue, std::chrono::milliseconds time);
 
+  /// Has the back-end log what it writes, from now on and after each start(). Memory that is added
+  /// later needs another start_log().
+  [[nodiscard]] Result<void> start_log();
+  [[nodiscard]] Result<void> stop_log();
+  /// Between start_log() and stop_log(). After stop() it has everything.
+  [[nodiscard]] DirtyPages& dirty_pages() { return *log_; }
+
   /// The device's configuration space.
   [[nodiscard]] Result<std::vector<std::byte>> read_config(std::uint32_t offset_bytes,
                                                            std::uint32_t size_bytes);
@@ -132,6 +142,10 @@ class Device {
   [[nodiscard]] Result<void> share_table();
   [[nodiscard]] Result<void> share_region(const Region& region);
   [[nodiscard]] Result<void> share_inflight();
+  [[nodiscard]] Result<void> share_log();
+  [[nodiscard]] Result<void> tell_logging();
+  [[nodiscard]] std::uint64_t features_to_tell() const;
+  [[nodiscard]] VringAddr addresses_of(std::uint32_t index) const;
   [[nodiscard]] Result<void> start_queue(std::uint32_t index);
   [[nodiscard]] Result<void> tell_vring(Request request, std::uint32_t index, std::uint32_t value);
   [[nodiscard]] Result<void> tell_vring_fd(Request request, std::uint32_t index, int fd);
@@ -150,6 +164,7 @@ class Device {
   std::vector<std::size_t> shared_;   // ids of the regions that the back-end has
   UniqueFd inflight_fd_;
   InflightDescription inflight_{};
+  std::optional<DirtyPages> log_;
   bool running_ = false;
   bool config_changed_ = false;
 };

@@ -73,6 +73,12 @@ class Device {
   /// Whether a running ring that is disabled runs on to be discarded (vhost-user, "Ring states"):
   /// it is stopped, and started again with StartedRing::discard. Otherwise it stays stopped.
   [[nodiscard]] virtual bool discards_disabled(std::uint16_t) const { return false; }
+  /// No ring runs, and one is about to. A device that may be served elsewhere meanwhile makes sure
+  /// here that it is not. An error: no ring starts, and the connection ends; the front-end may try
+  /// again.
+  [[nodiscard]] virtual Result<void> begin() { return {}; }
+  /// No ring runs any more, until the next begin(): the device may be served elsewhere.
+  virtual void rest() {}
   /// Takes a ring over and serves it, from a first unconditional look on: the kick for what is in
   /// it may have come long ago. Calls the driver once: a predecessor may have died between giving
   /// chains back and calling for them.

@@ -43,6 +43,7 @@ bool Session::on_readable() {
       log_(LogLevel::warning, handled.error().what + "; the connection is closed");
       return false;
     }
+    if (doomed_) return false;
   }
   return true;
 }
@@ -169,7 +170,24 @@ Result<void> Session::settle_all() {
   return {};
 }
 
+/// Once, before the first ring starts.
+bool Session::begin() {
+  if (begun_) return true;
+  const auto begun = device_.begin();
+  begun_ = begun.has_value();
+  doomed_ = !begun_;
+  if (doomed_) log_(LogLevel::warning, begun.error().what + "; the connection is closed");
+  return begun_;
+}
+
+/// Not between the stop of a ring and its new start, but where the front-end stops it for long.
+void Session::rest_if_idle() {
+  if (begun_ && !state_.any_running()) device_.rest();
+  begun_ = state_.any_running();
+}
+
 void Session::start(std::uint16_t index) {
+  if (doomed_ || !begin()) return;
   VringConfig& config = state_.rings()[index];
   auto ring = make_ring(index);
   if (!ring) {
@@ -204,6 +222,7 @@ Result<void> Session::stop_all() {
   for (std::uint16_t index = 0; index < state_.rings().size(); ++index) {
     if (auto stopped = stop(index); !stopped) all = stopped;
   }
+  if (all) rest_if_idle();
   return all;
 }
 

@@ -118,6 +118,8 @@ class Session {
   [[nodiscard]] Result<void> settle(std::uint16_t index);
   [[nodiscard]] Result<void> settle_all();
   void start(std::uint16_t index);
+  [[nodiscard]] bool begin();
+  void rest_if_idle();
   [[nodiscard]] Result<void> stop(std::uint16_t index);
   [[nodiscard]] Result<void> stop_all();
   [[nodiscard]] Result<AnyRing> make_ring(std::uint16_t index) const;
@@ -136,6 +138,8 @@ class Session {
   std::shared_ptr<const Mapping> inflight_;
   InflightDescription inflight_description_{};
   UniqueFd backend_channel_;
+  bool begun_ = false;   // the device, and it does not rest
+  bool doomed_ = false;  // it could not: the connection ends
   std::uint64_t messages_ = 0;
   std::uint64_t refused_ = 0;
 };

@@ -78,6 +78,7 @@ Session::Answer Session::get_vring_base(const VringState& request) {
   ring.kick_mode = Kick::none;
   ring.kick = nullptr;
   ring.cut_off = false;
+  rest_if_idle();
   return Reply::of(VringState{request.index, state_.setup_of(*index).base});
 }
 

@@ -19,6 +19,7 @@ class Options:
     workers: int = 0
     cache: str = ""
     serial: str = ""
+    lock: str = ""
     stats_interval: float = 0.0  # Above 0: a stats file is written.
 
 
@@ -49,7 +50,8 @@ class Daemon(BackEnd):
         if options.read_only:
             command.append("--read-only")
         for flag, value in (("queues", options.queues), ("workers", options.workers),
-                            ("cache", options.cache), ("serial", options.serial)):
+                            ("cache", options.cache), ("serial", options.serial),
+                            ("lock", options.lock)):
             if value:
                 command += [f"--{flag}", str(value)]
         if options.stats_interval:

@@ -59,6 +59,7 @@ class Machine:
     kernel: Path | None = None
     initramfs: Path | None = None
     append: str = ""
+    incoming: str = ""  # Where another QEMU will send the guest from; it does not boot then.
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,8 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
         options = f"console=ttyS0 loglevel=5 mitigations=off panic=0 {machine.append}"
         command += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
         command += ["-append", options.strip()]
+    if machine.incoming:
+        command += ["-incoming", machine.incoming]
     for number, disk in enumerate(machine.disks):
         command += _disk_options(number, disk)
     for number, device in enumerate(machine.nics):

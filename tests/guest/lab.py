@@ -95,7 +95,7 @@ class Lab:
         """A Linux guest with these as eth0, eth1, ... It still boots: wait_ready() comes next."""
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, kind)
-        return self._start(Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root))
+        return self.start(Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root))
 
     def process(self, process: Process) -> Process:
         """Ends it with the test."""
@@ -105,23 +105,28 @@ class Lab:
     def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "",
              memory_slots: int = 0) -> Guest:
         """A running Linux guest that has these disks as /dev/vda, /dev/vdb, ..."""
-        linux = kernel.obtain(self.setting.cache)
-        root = initramfs.build(self.setting.cache, linux, "large" if fio else "small")
-        machine = Machine(
-            tuple(disk if isinstance(disk, Disk) else Disk(disk.socket) for disk in disks),
-            cpus=cpus, memory="512M" if fio else "256M", memory_slots=memory_slots,
-            kernel=linux.image, initramfs=root, append=append,
-        )
-        guest = self._start(machine)
+        machine = self.machine(*disks, cpus=cpus, fio=fio, append=append)
+        guest = self.start(replace(machine, memory_slots=memory_slots))
         guest.wait_ready()
         return guest
+
+    def machine(
+        self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = ""
+    ) -> Machine:
+        linux = kernel.obtain(self.setting.cache)
+        root = initramfs.build(self.setting.cache, linux, "large" if fio else "small")
+        return Machine(
+            tuple(disk if isinstance(disk, Disk) else Disk(disk.socket) for disk in disks),
+            cpus=cpus, memory="512M" if fio else "256M",
+            kernel=linux.image, initramfs=root, append=append,
+        )
 
     def boot_firmware(self, first: Disk | Nic, *others: Nic, firmware: Path | None = None) -> Guest:
         """A machine without a kernel: its firmware boots from the first of its devices."""
         first = replace(first, properties=(*first.properties, "bootindex=1"))
         disks = (first,) if isinstance(first, Disk) else ()
         nics = (first, *others) if isinstance(first, Nic) else others
-        return self._start(Machine(disks, nics, firmware=firmware))
+        return self.start(Machine(disks, nics, firmware=firmware))
 
     def finish(self) -> None:
         for guest in self._guests:
@@ -140,7 +145,7 @@ class Lab:
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, machine: Machine) -> Guest:
+    def start(self, machine: Machine) -> Guest:
         guest = Guest(machine, self.folder, f"guest{len(self._guests)}")
         self._guests.append(guest)
         self._stack.callback(guest.close)
