@@ -44,13 +44,17 @@ class PageServer {
     thread_.join();
   }
 
-  /// Takes all bytes of a file out of it, to bring them page by page: `bytes` are all of the file,
+  /// Takes bytes out of a file, to bring them page by page: all that it has, or from an offset on,
   /// as it is mapped here.
-  void empty(int file, std::span<std::byte> bytes, std::size_t page_bytes = base_page) {
+  void empty(int file, std::span<std::byte> bytes, std::uint64_t offset_bytes = 0,
+             std::size_t page_bytes = base_page) {
     const std::lock_guard lock(mutex_);
     areas_.push_back({bytes, {bytes.begin(), bytes.end()}, page_bytes, {}});
     const int holes = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-    if (::fallocate(file, holes, 0, static_cast<off_t>(bytes.size())) != 0) std::abort();
+    if (::fallocate(file, holes, static_cast<off_t>(offset_bytes),
+                    static_cast<off_t>(bytes.size())) != 0) {
+      std::abort();
+    }
     if (!userfault::watch(own_.get(), bytes)) std::abort();
   }
   /// The back-end's descriptor, of POSTCOPY_ADVISE.
@@ -75,11 +79,18 @@ class PageServer {
       for (std::size_t at = 0; at < area.own.size(); at += area.page_bytes) place(area, at);
     }
   }
-  /// From now on no page comes any more.
-  void stall() { stalled_ = true; }
+  /// Of these bytes, whole pages, none ever comes.
+  void withhold(std::span<const std::byte> bytes) {
+    const std::lock_guard lock(mutex_);
+    withheld_ = bytes;
+  }
 
   /// Pages that the back-end waited for.
   [[nodiscard]] unsigned asked_by_backend() const { return asked_by_backend_; }
+  /// Somebody waits for a page that is withheld.
+  [[nodiscard]] bool was_asked_in_vain() const { return asked_in_vain_; }
+  /// A fault came for an address that was not learnt.
+  [[nodiscard]] bool was_asked_for_the_unknown() const { return unknown_; }
 
  private:
   struct Area {
@@ -94,13 +105,18 @@ class PageServer {
     (void)!::write(bell_.get(), &one, sizeof one);
   }
   void place(Area& area, std::size_t at) {
+    const std::byte* const page = area.own.data() + at;
+    const std::lock_guard lock(mutex_);
+    if (page >= withheld_.data() && page < withheld_.data() + withheld_.size()) {
+      asked_in_vain_ = true;
+      return;
+    }
     uffdio_copy copy{};
     copy.dst = reinterpret_cast<std::uintptr_t>(area.own.data() + at);
     copy.src = reinterpret_cast<std::uintptr_t>(area.source.data() + at);
     copy.len = area.page_bytes;
     // EEXIST: it had come, by another who waited for it.
     if (::ioctl(own_.get(), UFFDIO_COPY, &copy) != 0 && errno != EEXIST) std::abort();
-    const std::lock_guard lock(mutex_);
     if (!backend_ || area.backend_base == 0) return;
     uffdio_range range{area.backend_base + at, area.page_bytes};
     (void)::ioctl(backend_.get(), UFFDIO_WAKE, &range);
@@ -110,7 +126,6 @@ class PageServer {
     if (::read(userfault, &event, sizeof event) != sizeof event) return false;
     if (event.event != UFFD_EVENT_PAGEFAULT) return true;
     if (backend) ++asked_by_backend_;
-    if (stalled_) return true;
     std::this_thread::sleep_for(delay_);
     for (Area& area : areas_) {
       const std::uint64_t base =
@@ -141,20 +156,16 @@ class PageServer {
     return backend_.get();
   }
 
- public:
-  /// A fault came for an address that was not learnt.
-  [[nodiscard]] bool was_asked_for_the_unknown() const { return unknown_; }
-
- private:
   const std::chrono::microseconds delay_;
-  std::mutex mutex_;  // of the back-end's descriptor and addresses
+  std::mutex mutex_;  // of the back-end's descriptor and addresses, and what is withheld
   UniqueFd own_;
   UniqueFd backend_;
+  std::span<const std::byte> withheld_;
   UniqueFd bell_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   std::vector<Area> areas_;  // all are there before the first page is asked for
   std::atomic<bool> ended_ = false;
-  std::atomic<bool> stalled_ = false;
   std::atomic<bool> unknown_ = false;
+  std::atomic<bool> asked_in_vain_ = false;
   std::atomic<unsigned> asked_by_backend_ = 0;
   std::jthread thread_;
 };
