@@ -1,4 +1,5 @@
 // A guest whose memory follows it, on a switch with others.
+#include <cstring>
 #include <thread>
 
 #include "tests/integration/arrival.hpp"
@@ -22,7 +23,7 @@ class NetPostcopy : public NetServed {
     auto connection = connect(socket(name));
     const auto offered =
         must(connection.ask_for<std::uint64_t>(vhost::Request::get_protocol_features));
-    return has(offered, vhost::protocol_feature::pagefault);
+    return vhost::has(offered, vhost::protocol_feature::pagefault);
   }
   static void leave(Station& station) {
     const auto gone = std::move(station->device().connection());
