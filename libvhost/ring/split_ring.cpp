@@ -88,13 +88,14 @@ Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<cons
 
   auto owed = ring.inflight_.recover(ring.next_used_);
   if (!owed) return std::unexpected(owed.error());
-  if (!owed->empty()) {
+  if (auto& heads = *owed) {
     // The predecessor had taken these, and everything before them was given back. The front-end
-    // may not know it: QEMU goes on from the used index after a crash.
-    ring.next_avail_ = static_cast<std::uint16_t>(ring.next_used_ + owed->size());
+    // may not know it: after a crash QEMU goes on from the used index, cloud-hypervisor from the
+    // available one, which covers what nobody has seen yet.
+    ring.next_avail_ = static_cast<std::uint16_t>(ring.next_used_ + heads->size());
     ring.seen_avail_ = ring.next_avail_;
-    std::ranges::reverse(*owed);
-    ring.owed_ = std::move(*owed);
+    std::ranges::reverse(*heads);
+    ring.owed_ = std::move(*heads);
   } else if (static_cast<std::uint16_t>(ring.next_avail_ - ring.next_used_) > setup.size) {
     // No base at all: behind what was used, or further ahead than the ring is long. DPDK's
     // virtio-user says 0 to the successor of a back-end that died, and means this.
@@ -230,9 +231,8 @@ Pop SplitRing::pop_owed(Chain& chain) {
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
   if (view_.waits()) return Pop::empty;
   const GuestView::Reading reading(view_);
-  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
   const SplitSource source(descriptors_, head, view_, setup_.indirect);
-  switch (read_chain(source, view_, limit, chain)) {
+  switch (read_chain(source, view_, setup_.most_descriptors(), chain)) {
     case ReadChain::ready: break;
     case ReadChain::waits: expect_chains(); return Pop::empty;
     case ReadChain::corrupt: return broken();

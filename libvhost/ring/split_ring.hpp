@@ -64,17 +64,9 @@ class SplitRing {
   [[nodiscard]] bool is_broken() const { return broken_; }
   [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty() && !view_.waits(); }
   [[nodiscard]] std::uint16_t size() const { return layout_.size; }
-
-  /// With room for this many pieces no chain is answered with no_room: a buffer is one piece, and
-  /// one more for each region boundary that lies in it.
-  [[nodiscard]] std::size_t longest_chain() const {
-    return std::max(layout_.size, longest_chain_at_least) + MemoryMap::max_regions;
-  }
+  [[nodiscard]] std::size_t longest_chain() const { return setup_.most_pieces(); }
 
  private:
-  /// Where a chain in flight was popped from: unpop() gives it back there.
-  enum class Origin : std::uint8_t { not_in_flight, available, owed };
-
   SplitRing(const RingSetup& setup, InflightSection inflight);
   [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] bool see_available();

@@ -14,8 +14,8 @@ from guest import Guest, GuestError, Machine
 from lab import Lab
 
 MOVE_SECONDS = 90.0
-# As fast as it goes; and a pause that a guest can be made to take on a machine without KVM.
-PARAMETERS = {"max-bandwidth": 1 << 30, "downtime-limit": 1000}
+# Slow enough for the guest to do much meanwhile; and a pause that it can be made to take.
+PARAMETERS = {"max-bandwidth": 32 << 20, "downtime-limit": 500}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def move(lab: Lab, guest: Guest, machine: Machine) -> tuple[Guest, Move]:
 def cancel(lab: Lab, guest: Guest, machine: Machine) -> None:
     """Begins to move it, and thinks better of it: the guest stays where it is."""
     target, address = _expect(lab, machine)
-    guest.qmp.command("migrate-set-parameters", **{**PARAMETERS, "max-bandwidth": 4 << 20})
+    guest.qmp.command("migrate-set-parameters", **{**PARAMETERS, "max-bandwidth": 2 << 20})
     guest.qmp.command("migrate", uri=address)
     deadline = time.monotonic() + MOVE_SECONDS
     while guest.qmp.command("query-migrate").get("ram", {}).get("transferred", 0) < 1 << 20:

@@ -1,7 +1,8 @@
 """A guest moves from one host to another, and its disk with it, under load.
 
 Both "hosts" are this one: a QEMU and a daemon each, on one image. The guest does not zero the
-pages that it allocates, which would repair what was not copied.
+pages that it allocates, which would repair what was not copied. It has one CPU: with several, a
+QEMU 7.2 without KVM loses writes of theirs when it migrates, whatever the devices are.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _machines(lab: Lab, **disk: object) -> list[Machine]:
     image = lab.image()
     daemons = [lab.daemon(image, lock="running", serial="moving") for _ in range(2)]
     return [
-        lab.machine(Disk(daemon.socket, **disk), cpus=2, fio=True, append="init_on_alloc=0")  # type: ignore[arg-type]
+        lab.machine(Disk(daemon.socket, **disk), fio=True, append="init_on_alloc=0")  # type: ignore[arg-type]
         for daemon in daemons
     ]
 
