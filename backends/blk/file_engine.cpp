@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <climits>
 
+#include "libvhost/memory/fault_guard.hpp"
+
 namespace blk {
 namespace {
 
@@ -91,6 +93,10 @@ std::optional<Status> FileEngine::start(Slot& slot) {
       return std::nullopt;
     case Op::discard:
     case Op::write_zeroes: return next_range(slot);
+    // The zeroes that stand where the guest's memory was lost are not its data.
+    case Op::write:
+      if (vhost::fault_guard::any_lost()) return Status::io_error;
+      break;
     default: break;
   }
   // The pieces are the chain's own, which nobody else reads: they are shortened as they are moved.
@@ -219,7 +225,8 @@ void FileEngine::move_bounced_part(Slot& slot) {
     io_uring_prep_read(entry, image_file, progress.bounce.data(), length, offset);
   } else {
     gather(slot);
-    io_uring_prep_write(entry, image_file, progress.bounce.data(), length, offset);
+    const bool whole = !vhost::fault_guard::any_lost();  // of nothing written comes an I/O error
+    io_uring_prep_write(entry, image_file, progress.bounce.data(), whole ? length : 0, offset);
   }
   begin(slot, entry);
   ++progress.bounced;

@@ -96,8 +96,9 @@ Result<std::unique_ptr<Daemon>> Daemon::start(const Settings& settings) {
   if (auto made = daemon->make_device(); !made) return std::unexpected(made.error());
   auto endpoint = open_endpoint(settings);
   if (!endpoint) return std::unexpected(endpoint.error());
-  auto server = vhost::Server::start(daemon->control_->loop(), *daemon->device_,
-                                     std::move(*endpoint), common::library_log());
+  auto server =
+      vhost::Server::start(daemon->control_->loop(), *daemon->device_, std::move(*endpoint),
+                           common::library_log(), {.postcopy = settings.postcopy});
   if (!server) return std::unexpected(server.error());
   daemon->server_ = std::move(*server);
   if (auto taken = daemon->take_on_duties(); !taken) return std::unexpected(taken.error());

@@ -6,6 +6,7 @@
 #include "backends/blk/virtio_blk.hpp"
 #include "common/cpu.hpp"
 #include "common/options.hpp"
+#include "libvhost/memory/userfault.hpp"
 
 namespace blk {
 namespace {
@@ -57,6 +58,9 @@ void declare_service(Options& options, Settings& settings) {
   options.number("--workers", settings.workers, 1, 256,
                  "Threads that serve the queues; a queue belongs to one of them. Default: 1.");
   options.cpus("--cpus", settings.cpus, "CPUs for the workers, one each in turn: 0,2-3.");
+  options.toggle(
+      "--postcopy", settings.postcopy,
+      "The guest may come here by postcopy, while some of its memory is still elsewhere.");
   options.text("--stats-file", settings.stats_file, "PATH",
                "Write statistics there, as JSON (docs/stats.md).");
   options.duration("--stats-interval", settings.stats_interval, std::chrono::milliseconds(10),
@@ -97,6 +101,11 @@ vhost::Result<void> check(const Settings& settings) {
 }
 
 vhost::Result<void> check_machine(const Settings& settings) {
+  if (settings.postcopy) {
+    if (const auto possible = vhost::userfault::open(); !possible) {
+      return vhost::fail(Fault::operator_, "--postcopy: " + possible.error().what);
+    }
+  }
   if (settings.cpus.empty()) return {};
   const auto allowed = common::allowed_cpus();
   if (!allowed) return std::unexpected(allowed.error());

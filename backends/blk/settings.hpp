@@ -28,6 +28,7 @@ struct Settings {
   std::string blk_file;
   std::optional<std::uint64_t> null_bytes;
   bool read_only = false;
+  bool postcopy = false;
   CacheMode cache = CacheMode::none;
   LockWhile lock = LockWhile::serving;
   std::string serial;

@@ -10,6 +10,7 @@
 #include <fmt/core.h>
 
 #include "common/parse.hpp"
+#include "libvhost/memory/userfault.hpp"
 
 namespace net {
 namespace {
@@ -98,6 +99,11 @@ constexpr std::array keys{
           spec.config = true;
           return {};
         }},
+    Key{"postcopy", false,
+        [](PortSpec& spec, Value) -> Result<void> {
+          spec.postcopy = true;
+          return {};
+        }},
 };
 
 /// What the keys must be to each other.
@@ -113,6 +119,11 @@ Result<void> check(const PortSpec& spec) {
     return refuse(
         "owner, group and mode are those of a socket that we make, and a client makes none: "
         "remove them or client");
+  }
+  if (spec.postcopy) {
+    if (const auto possible = vhost::userfault::open(); !possible) {
+      return refuse("postcopy: " + possible.error().what);
+    }
   }
   return check_vlans(spec.vlans);
 }

@@ -24,7 +24,8 @@ struct PortSpec {
 
   std::uint16_t queues = most_queues;  ///< pairs that a front-end may use
   std::optional<std::array<std::uint8_t, 6>> mac;
-  bool config = false;  ///< front-ends may leave the configuration space to us
+  bool postcopy = false;  ///< its guest may come while its memory is still elsewhere
+  bool config = false;    ///< front-ends may leave the configuration space to us
 
   SpecVlans vlans;
   bool guard = false;       ///< frames must come from `mac`
@@ -35,8 +36,8 @@ struct PortSpec {
 };
 
 /// Reads "NAME,socket=PATH[,queues=N][,mac=..][,vlan=N][,trunk=1+5-9][,guard][,ip=A+B][,client]
-/// [,owner=..][,group=..][,mode=..][,capture=PATH][,config]". Looks owner and group up. A refusal
-/// begins with the port's name.
+/// [,owner=..][,group=..][,mode=..][,capture=PATH][,config][,postcopy]". Looks owner and group up.
+/// A refusal begins with the port's name.
 [[nodiscard]] vhost::Result<PortSpec> parse_port(std::string_view text);
 
 }  // namespace net

@@ -43,8 +43,9 @@ Result<void> Ports::serve(std::span<const PortSpec> specs) {
 }
 
 Result<void> Ports::serve(const PortSpec& spec, PortId place, Endpoint endpoint) {
-  auto server = vhost::Server::start(loop_, network_.device(place), std::move(endpoint),
-                                     common::library_log(spec.name + ": "));
+  auto server =
+      vhost::Server::start(loop_, network_.device(place), std::move(endpoint),
+                           common::library_log(spec.name + ": "), {.postcopy = spec.postcopy});
   if (!server) return std::unexpected(server.error());
   ports_.push_back({spec, place, std::move(*server)});
   return {};

@@ -47,8 +47,8 @@ void declare_ports(Options& options, Settings& settings, Shorthand& shorthand) {
       },
       "SPEC",
       "A guest: NAME,socket=PATH[,queues=N][,mac=ADDRESS][,vlan=N][,trunk=1+5-9][,guard]"
-      "[,ip=A+B][,client][,owner=USER][,group=GROUP][,mode=0660][,capture=PATH][,config]. Any "
-      "number of times.");
+      "[,ip=A+B][,client][,owner=USER][,group=GROUP][,mode=0660][,capture=PATH][,config]"
+      "[,postcopy]. Any number of times.");
   options.text("--ports", settings.ports_file, "PATH",
                "A file with more of them, each line a SPEC; read again at SIGHUP.");
   options.number("--most-ports", settings.most_ports, 1, most_ports,

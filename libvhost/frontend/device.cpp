@@ -95,6 +95,9 @@ Result<void> Device::make_queues(std::size_t count, QueueOptions options, std::s
 Result<void> Device::start() {
   if (running_) return {};
   if (auto done = set_features(); !done) return done;
+  if (page_source_ && shared_.empty()) {
+    if (auto done = listen_for_faults(); !done) return done;
+  }
   if (auto done = share_memory(); !done) return done;
   if (auto done = share_inflight(); !done) return done;
   for (std::uint32_t i = 0; i < queues_.size(); ++i) {

@@ -71,6 +71,14 @@ struct ReturnedChain {
   std::uint32_t written_bytes = 0;
 };
 
+/// Who brings pages of memory that a back-end finds missing (vhost-user, "Postcopy").
+struct PageSource {
+  /// Told of the back-end's faults by this descriptor, and wakes by it who waits there.
+  std::function<void(UniqueFd userfault)> adopt;
+  /// What is here from `bytes` on, one region, begins at this address in the back-end.
+  std::function<void(const std::byte* bytes, std::uint64_t backend_address)> placed;
+};
+
 enum class Wake : std::uint8_t { used, timeout, ring_error, lost };
 
 class Device {
@@ -99,6 +107,10 @@ class Device {
   /// Goes on with a new back-end for the same device, and starts it. Without an inflight region
   /// every queue must have been polled until empty.
   [[nodiscard]] Result<void> reconnect(Connection connection);
+  /// The next reconnect() finds memory that is not all there: it comes from `source`, page by page,
+  /// until all_pages_came(). The back-end must offer PAGEFAULT.
+  void arrive_by(PageSource source);
+  [[nodiscard]] Result<void> all_pages_came();
   /// RESET_DEVICE, where it was negotiated: only while stopped.
   [[nodiscard]] Result<void> reset();
 
@@ -161,6 +173,9 @@ class Device {
   [[nodiscard]] Result<void> share_table();
   [[nodiscard]] Result<void> share_region(const Region& region);
   [[nodiscard]] MemoryRegion as_shared(const Region& region) const;
+  [[nodiscard]] Result<void> tell_memory(Request request, std::span<const std::byte> payload,
+                                         std::span<const int> fds);
+  [[nodiscard]] Result<void> listen_for_faults();
   [[nodiscard]] Result<void> share_inflight();
   [[nodiscard]] Result<void> share_log();
   [[nodiscard]] Result<void> tell_logging();
@@ -185,6 +200,7 @@ class Device {
   UniqueFd inflight_fd_;
   InflightDescription inflight_{};
   std::optional<DirtyPages> log_;
+  std::optional<PageSource> page_source_;
   bool running_ = false;
   bool config_changed_ = false;
 };

@@ -20,8 +20,8 @@ Result<void> Device::share_memory() {
 
 Result<void> Device::share_region(const Region& region) {
   const int fd = region.fd();
-  return connection_.tell(Request::add_mem_reg, SingleRegion{0, as_shared(region)},
-                          std::span(&fd, 1));
+  return tell_memory(Request::add_mem_reg, bytes_of(SingleRegion{0, as_shared(region)}),
+                     std::span(&fd, 1));
 }
 
 /// As the memory messages describe it: an IOMMU stands between the driver's addresses and these,
@@ -52,7 +52,7 @@ Result<void> Device::share_table() {
   }
   const MemoryTableHeader header{static_cast<std::uint32_t>(fds.size()), 0};
   std::memcpy(payload.data(), &header, sizeof header);
-  if (auto told = connection_.tell(Request::set_mem_table, payload, fds); !told) return told;
+  if (auto told = tell_memory(Request::set_mem_table, payload, fds); !told) return told;
   return barrier();
 }
 

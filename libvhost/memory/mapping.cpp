@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "libvhost/memory/fault_guard.hpp"
+#include "libvhost/wire/bytes.hpp"
 
 namespace vhost {
 namespace {
@@ -88,7 +89,7 @@ Result<Mapping> Mapping::map(int fd, std::uint64_t offset_bytes, std::uint64_t s
     ::munmap(reserved.data(), reserved.size());
     return fail(Fault::host, "too many shared memory ranges are mapped");
   }
-  return Mapping(reserved, {begin + lead, size_bytes}, slot);
+  return Mapping(reserved, page, {begin + lead, size_bytes}, slot);
 }
 
 Result<Mapping> Mapping::gather(std::span<const std::span<std::byte>> pieces) {
@@ -115,6 +116,12 @@ Result<Mapping> Mapping::gather(std::span<const std::span<std::byte>> pieces) {
   for (const auto piece : pieces) {
     const std::uint64_t skip = past_page(piece.data());
     const std::uint64_t bytes = align_down(skip + piece.size() + page - 1, page);
+    // A page that is still to come (userfault.hpp) is asked for here; through a second mapping it
+    // would be zeroes.
+    for (std::uint64_t at = 0; at < piece.size(); at += page) {
+      (void)read_once<std::byte>(&piece[at]);
+    }
+    (void)read_once<std::byte>(&piece.back());
     // From an old size of 0 it makes a second mapping of shared pages (mremap(2)).
     void* const mapped = ::mremap(piece.data() - skip, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
     if (mapped == MAP_FAILED) {
@@ -130,16 +137,18 @@ Result<Mapping> Mapping::gather(std::span<const std::span<std::byte>> pieces) {
     ::munmap(reserved.data(), reserved.size());
     return fail(Fault::host, "too many shared memory ranges are mapped");
   }
-  return Mapping(reserved, {begin + lead, size}, slot);
+  return Mapping(reserved, page, {begin + lead, size}, slot);
 }
 
 Mapping::Mapping(Mapping&& other) noexcept
     : reserved_(std::exchange(other.reserved_, {})),
+      page_bytes_(std::exchange(other.page_bytes_, 0)),
       bytes_(std::exchange(other.bytes_, {})),
       guard_slot_(std::exchange(other.guard_slot_, -1)) {}
 
 Mapping& Mapping::operator=(Mapping&& other) noexcept {
   std::swap(reserved_, other.reserved_);
+  std::swap(page_bytes_, other.page_bytes_);
   std::swap(bytes_, other.bytes_);
   std::swap(guard_slot_, other.guard_slot_);
   return *this;
@@ -148,6 +157,15 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
 Mapping::~Mapping() {
   if (guard_slot_ >= 0) fault_guard::release(guard_slot_);
   if (!reserved_.empty()) ::munmap(reserved_.data(), reserved_.size());
+}
+
+std::span<std::byte> Mapping::pages() const {
+  if (reserved_.empty()) return {};
+  return reserved_.subspan(page_bytes_, reserved_.size() - 2 * page_bytes_);
+}
+
+bool Mapping::give_up() const {
+  return guard_slot_ >= 0 && fault_guard::give_up(guard_slot_);
 }
 
 bool Mapping::lost() const {

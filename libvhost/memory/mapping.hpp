@@ -32,14 +32,21 @@ class Mapping {
   ~Mapping();
 
   [[nodiscard]] std::span<std::byte> bytes() const { return bytes_; }
+  /// All pages that the bytes lie in, of the file's own size.
+  [[nodiscard]] std::span<std::byte> pages() const;
   /// The file was truncated and these bytes are no longer the front-end's.
   [[nodiscard]] bool lost() const;
+  /// From now on nothing of the file is reached through these bytes, and they are lost: see
+  /// fault_guard.hpp. Any thread, under the feet of all others. False: nothing changed.
+  [[nodiscard]] bool give_up() const;
 
  private:
-  Mapping(std::span<std::byte> reserved, std::span<std::byte> bytes, int guard_slot)
-      : reserved_(reserved), bytes_(bytes), guard_slot_(guard_slot) {}
+  Mapping(std::span<std::byte> reserved, std::size_t page_bytes, std::span<std::byte> bytes,
+          int guard_slot)
+      : reserved_(reserved), page_bytes_(page_bytes), bytes_(bytes), guard_slot_(guard_slot) {}
 
   std::span<std::byte> reserved_;  // with the pages on either side
+  std::size_t page_bytes_ = 0;
   std::span<std::byte> bytes_;
   int guard_slot_ = -1;
 };

@@ -97,6 +97,7 @@ class MemoryMap {
   /// True if the file behind some region was truncated.
   [[nodiscard]] bool lost() const;
   [[nodiscard]] std::size_t size() const { return regions_.size(); }
+  [[nodiscard]] std::span<const Region> regions() const { return regions_; }
 
  private:
   /// What the hot path needs of a region, and nothing more.

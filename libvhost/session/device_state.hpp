@@ -71,10 +71,12 @@ class DeviceState {
       bit(protocol_feature::rarp) | bit(protocol_feature::mtu) | bit(protocol_feature::config) |
       bit(protocol_feature::inflight_shmfd);
 
-  DeviceState(std::uint64_t features, std::uint64_t protocol_features, std::uint16_t max_queues)
+  /// `extra_protocol_features` are offered as they are.
+  DeviceState(std::uint64_t features, std::uint64_t protocol_features, std::uint16_t max_queues,
+              std::uint64_t extra_protocol_features = 0)
       : offered_(features | transport_features),
         protocol_offered_(session_protocol_features |
-                          (protocol_features & device_protocol_features)),
+                          (protocol_features & device_protocol_features) | extra_protocol_features),
         rings_(max_queues) {}
 
   /// Whether a message has the form its rule wants and may come now.

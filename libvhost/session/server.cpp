@@ -16,8 +16,9 @@ bool hung_up(int socket) {
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::start(EventLoop& loop, Device& device, Endpoint endpoint,
-                                              Log log) {
-  std::unique_ptr<Server> server(new Server(loop, device, std::move(endpoint), std::move(log)));
+                                              Log log, Extras extras) {
+  std::unique_ptr<Server> server(
+      new Server(loop, device, std::move(endpoint), std::move(log), extras));
   if (const auto begun = server->begin(); !begun) return std::unexpected(begun.error());
   return server;
 }
@@ -29,8 +30,11 @@ Result<void> Server::begin() {
   if (!faults_) return fail_errno(Fault::host, "cannot duplicate a descriptor");
   auto watched = loop_.watch_writes(faults_.get(), [this] {
     if (!session_ || session_->memory_is_whole()) return;
-    log_(LogLevel::error,
-         "the front-end truncated a file that it shares; the connection is closed");
+    // One that is gone took the rest of its memory with it (postcopy.hpp), and truncated nothing.
+    if (!hung_up(session_->socket())) {
+      log_(LogLevel::error,
+           "the front-end truncated a file that it shares; the connection is closed");
+    }
     close();
   });
   if (!watched) return watched;
@@ -85,7 +89,8 @@ void Server::take_connections() {
 
 void Server::open(UniqueFd socket) {
   const int fd = socket.get();
-  auto session = std::make_unique<Session>(std::move(socket), loop_, device_, log_, conduct_);
+  auto session =
+      std::make_unique<Session>(std::move(socket), loop_, device_, log_, conduct_, extras_);
   const auto watched = loop_.watch(fd, [this] {
     if (!session_->on_readable()) close();
   });

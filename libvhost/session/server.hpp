@@ -22,7 +22,8 @@ class Server {
 
   /// Begins to serve; the loop, the device and this object must stay where they are.
   [[nodiscard]] static Result<std::unique_ptr<Server>> start(EventLoop& loop, Device& device,
-                                                             Endpoint endpoint, Log log);
+                                                             Endpoint endpoint, Log log,
+                                                             Extras extras = {});
   /// Ends the connection, and with it all rings.
   ~Server();
   Server(const Server&) = delete;
@@ -41,11 +42,12 @@ class Server {
   [[nodiscard]] std::uint64_t hung_calls() const { return conduct_->hung_calls(); }
 
  private:
-  Server(EventLoop& loop, Device& device, Endpoint endpoint, Log log)
+  Server(EventLoop& loop, Device& device, Endpoint endpoint, Log log, Extras extras)
       : loop_(loop),
         device_(device),
         endpoint_(std::move(endpoint)),
         log_(std::move(log)),
+        extras_(extras),
         conduct_(std::make_shared<Conduct>(log_)) {}
 
   [[nodiscard]] Result<void> begin();
@@ -59,6 +61,7 @@ class Server {
   Device& device_;
   Endpoint endpoint_;
   Log log_;
+  const Extras extras_;
   const std::shared_ptr<Conduct> conduct_;
   UniqueFd faults_;
   UniqueFd retry_timer_;

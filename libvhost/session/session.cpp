@@ -12,16 +12,22 @@ constexpr std::uint64_t most_complaints = 16;
 }  // namespace
 
 Session::Session(UniqueFd socket, EventLoop& loop, Device& device, Log log,
-                 std::shared_ptr<Conduct> conduct)
+                 std::shared_ptr<Conduct> conduct, Extras extras)
     : socket_(std::move(socket)),
       loop_(loop),
       device_(device),
       log_(std::move(log)),
       conduct_(std::move(conduct)),
-      state_(device.features(), device.protocol_features(), device.max_queues()),
+      state_(device.features(), device.protocol_features(), device.max_queues(),
+             extras.protocol_features()),
       channel_(loop, log_) {}
 
 Session::~Session() {
+  if (postcopy_.give_up()) {
+    log_(LogLevel::warning,
+         "the connection ended in the middle of postcopy: requests on memory that did not come "
+         "fail");
+  }
   if (const auto stopped = stop_all(); !stopped) log_(LogLevel::warning, stopped.error().what);
   device_.set_features(0);
 }
@@ -48,7 +54,9 @@ bool Session::on_readable() {
 Result<void> Session::handle(Message message) {
   const RequestRule* rule = find_rule(message.request);
   Answer answer = std::nullopt;
-  if (rule == nullptr) {
+  if (acknowledges_memory(message)) {
+    answer = take_acknowledgement(message);
+  } else if (rule == nullptr) {
     answer = fail(Fault::unsupported, "message " + std::to_string(message.request) + " is unknown");
   } else if (const auto admitted = state_.admit(*rule, message); !admitted) {
     answer = pass_on(admitted);
@@ -76,6 +84,8 @@ std::optional<Session::Reply> Session::refusal(const RequestRule* rule,
   if (rule != nullptr && rule->has_reply) {
     switch (rule->request) {
       case Request::get_config: return Reply{};  // "zero length of payload to indicate an error"
+      case Request::postcopy_advise: return Reply{};  // without a descriptor
+      case Request::postcopy_end: return Reply::of(std::uint64_t{1});
       case Request::get_inflight_fd: return Reply::of(InflightDescription{});
       case Request::set_log_base:
       case Request::iotlb_msg: return Reply::of(std::uint64_t{1});
@@ -130,6 +140,9 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::set_inflight_fd:
       return set_inflight(payload_as<InflightDescription>(message), message.fds.front());
     case Request::reset_device: return reset_device();
+    case Request::postcopy_advise:
+    case Request::postcopy_listen:
+    case Request::postcopy_end: return dispatch_postcopy(rule);
     case Request::set_log_base:
       return set_log_base(payload_as<LogDescription>(message), message.fds.front());
     case Request::set_log_fd: return std::nullopt;  // to tell of changes of the log: it may be used

@@ -11,6 +11,7 @@
 #include "libvhost/session/device_state.hpp"
 #include "libvhost/session/iommu.hpp"
 #include "libvhost/session/log.hpp"
+#include "libvhost/session/postcopy.hpp"
 #include "libvhost/wire/message.hpp"
 
 /*
@@ -40,12 +41,22 @@ struct SessionInfo {
   std::uint16_t running_rings = 0;
 };
 
+/// What is offered only if the operator wants it.
+struct Extras {
+  /// Postcopy: a front-end may then make any thread that touches its memory wait, for ever.
+  bool postcopy = false;
+
+  [[nodiscard]] std::uint64_t protocol_features() const {
+    return postcopy ? bit(protocol_feature::pagefault) : 0;
+  }
+};
+
 class Session {
  public:
   /// `conduct` is that of the front-end, in this connection and others. On `loop` it waits for what
   /// is not a message on its socket.
   Session(UniqueFd socket, EventLoop& loop, Device& device, Log log,
-          std::shared_ptr<Conduct> conduct);
+          std::shared_ptr<Conduct> conduct, Extras extras = {});
   /// Stops all rings, so that nothing uses the front-end's memory any more.
   ~Session();
   Session(const Session&) = delete;
@@ -84,6 +95,7 @@ class Session {
   [[nodiscard]] Answer dispatch(const RequestRule& rule, Message& message);
   [[nodiscard]] Answer dispatch_vring(const RequestRule& rule, Message& message);
   [[nodiscard]] Answer dispatch_memory(const RequestRule& rule, Message& message);
+  [[nodiscard]] Answer dispatch_postcopy(const RequestRule& rule);
   [[nodiscard]] Result<void> send(const Message& to, const Reply& reply);
   [[nodiscard]] std::optional<Reply> refusal(const RequestRule* rule, const Message& message) const;
 
@@ -102,6 +114,11 @@ class Session {
   [[nodiscard]] Answer reset_device();
   [[nodiscard]] Answer take_iotlb(const IotlbMessage& message);
 
+  [[nodiscard]] const MemoryMap& known_memory() const;
+  [[nodiscard]] Answer take_memory(Result<MemoryMap> map, const Message& message);
+  [[nodiscard]] Answer announce(MemoryMap map, const Message& message);
+  [[nodiscard]] bool acknowledges_memory(const Message& message) const;
+  [[nodiscard]] Answer take_acknowledgement(const Message& message);
   [[nodiscard]] MemoryRegion as_addressed(MemoryRegion region) const;
   [[nodiscard]] Result<void> adopt(Result<MemoryMap> map);
   [[nodiscard]] Result<void> settle(std::uint16_t index);
@@ -127,6 +144,8 @@ class Session {
   MessageReader reader_;
   DeviceState state_;
   std::shared_ptr<const MemoryMap> memory_ = std::make_shared<const MemoryMap>();
+  std::shared_ptr<const MemoryMap> announced_;  // of postcopy: not acknowledged yet
+  Postcopy postcopy_{socket_.get()};
   std::shared_ptr<DirtyLog> log_pages_;  // may be there long before, and after, it is used
   std::shared_ptr<const Mapping> inflight_;
   InflightDescription inflight_description_{};

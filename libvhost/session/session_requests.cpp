@@ -95,11 +95,11 @@ Result<void> Session::set_protocol_features(std::uint64_t features) {
 Session::Answer Session::dispatch_memory(const RequestRule& rule, Message& message) {
   if (rule.request == Request::set_mem_table) return set_mem_table(message);
   const auto region = as_addressed(payload_as<SingleRegion>(message).region);
-  const auto adopted =
-      adopt(rule.request == Request::add_mem_reg ? memory_->with(region, message.fds.front().get())
-                                                 : memory_->without(region));
-  if (!adopted) return pass_on(adopted);
-  return std::nullopt;
+  const MemoryMap& known = known_memory();
+  return take_memory(rule.request == Request::add_mem_reg
+                         ? known.with(region, message.fds.front().get())
+                         : known.without(region),
+                     message);
 }
 
 Session::Answer Session::set_mem_table(Message& message) {
@@ -114,9 +114,7 @@ Session::Answer Session::set_mem_table(Message& message) {
   std::vector<MemoryRegion> regions(header.count);
   if (bytes != 0) std::memcpy(regions.data(), message.payload.data() + sizeof header, bytes);
   for (MemoryRegion& region : regions) region = as_addressed(region);
-  const auto adopted = adopt(MemoryMap::of(regions, message.fds, *memory_));
-  if (!adopted) return pass_on(adopted);
-  return std::nullopt;
+  return take_memory(MemoryMap::of(regions, message.fds, known_memory()), message);
 }
 
 /// With GPA_ADDRESSES ring areas and IOTLB entries are given in guest-physical addresses: then the
@@ -140,6 +138,7 @@ Result<void> Session::adopt(Result<MemoryMap> map) {
   const Drain drain = next->keeps_all_of(*memory_) ? Drain::no : Drain::yes;
   if (state_.any_running()) device_.move_to(next, drain);
   memory_ = next;
+  if (!announced_) postcopy_.keep_to(*next);
   return settle_all();
 }
 

@@ -33,7 +33,7 @@ class FakeFrontend {
   static constexpr std::uint64_t usual_protocol_features =
       all_protocol_features & ~bit(protocol_feature::gpa_addresses);
 
-  explicit FakeFrontend(Device& device) {
+  explicit FakeFrontend(Device& device, Extras extras = {}) {
     std::array<int, 2> pair{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.data()) != 0) {
       std::abort();
@@ -41,7 +41,7 @@ class FakeFrontend {
     socket_ = UniqueFd(pair[0]);
     const auto log = [this](LogLevel, std::string_view line) { log_.emplace_back(line); };
     session_ = std::make_unique<Session>(UniqueFd(pair[1]), loop_, device, log,
-                                         std::make_shared<Conduct>(log));
+                                         std::make_shared<Conduct>(log), extras);
   }
 
   // ------------------------------------------------------------ any message
@@ -93,6 +93,12 @@ class FakeFrontend {
     (void)send(static_cast<std::uint32_t>(Request::set_features), bytes_of(features));
   }
   Outcome set_memory(const GuestMemory& memory, std::initializer_list<std::size_t> which) {
+    const auto [payload, fds] = table_of(memory, which);
+    return tell(Request::set_mem_table, payload, fds);
+  }
+  /// The payload and the descriptors of SET_MEM_TABLE.
+  static std::pair<std::vector<std::byte>, std::vector<int>> table_of(
+      const GuestMemory& memory, std::initializer_list<std::size_t> which) {
     std::vector<std::byte> payload(sizeof(MemoryTableHeader));
     std::vector<int> fds;
     const MemoryTableHeader header{static_cast<std::uint32_t>(which.size()), 0};
@@ -102,7 +108,7 @@ class FakeFrontend {
       payload.insert(payload.end(), region.begin(), region.end());
       fds.push_back(memory.fds()[i].get());
     }
-    return tell(Request::set_mem_table, payload, fds);
+    return {payload, fds};
   }
   Outcome num(std::uint32_t index, std::uint32_t size) {
     return tell(Request::set_vring_num, VringState{index, size});
@@ -135,6 +141,8 @@ class FakeFrontend {
     if (!loop_.turn()) std::abort();
   }
   void disconnect() { session_.reset(); }
+  /// As when the front-end's process ends: nobody has told the session yet.
+  void die() { socket_ = UniqueFd(); }
   [[nodiscard]] int socket() const { return socket_.get(); }
   [[nodiscard]] const std::vector<std::string>& log() const { return log_; }
 

@@ -20,6 +20,7 @@ class Options:
     cache: str = ""
     serial: str = ""
     lock: str = ""
+    postcopy: bool = False
     stats_interval: float = 0.0  # Above 0: a stats file is written.
 
 
@@ -49,6 +50,8 @@ class Daemon(BackEnd):
         command += ["--blk-file", str(options.image)]
         if options.read_only:
             command.append("--read-only")
+        if options.postcopy:
+            command.append("--postcopy")
         for flag, value in (("queues", options.queues), ("workers", options.workers),
                             ("cache", options.cache), ("serial", options.serial),
                             ("lock", options.lock)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import fio
 import migration
@@ -22,6 +23,9 @@ READ = (f"--name=read --filename=/dev/vda {fio.VERIFY} --rw=randread --bs=4k --s
         "--offset=32M --iodepth=32 --time_based --runtime=3")
 WRITE = (f"--name=write --filename=/dev/vda {fio.VERIFY} --rw=randwrite --bsrange=512-64k "
          "--bs_unaligned=0 --size=16M --iodepth=16")
+
+# How a guest moves to another machine.
+Mover = Callable[[Lab, Guest, Machine], tuple[Guest, migration.Move]]
 
 
 @promise
@@ -44,9 +48,21 @@ def guest_stays_when_its_migration_is_cancelled_and_moves_later(lab: Lab) -> Non
     fio.verify(guest, "--rw=randwrite --bs=4k --size=4M --iodepth=8")
 
 
-def _machines(lab: Lab, **disk: object) -> list[Machine]:
+@promise
+def guest_moves_by_postcopy_under_verified_load(lab: Lab) -> None:
+    _move_under_load(lab, 2, mover=migration.move_by_postcopy, postcopy=True)
+
+
+@promise
+def guest_with_packed_rings_and_queues_moves_by_postcopy(lab: Lab) -> None:
+    _move_under_load(lab, 2, mover=migration.move_by_postcopy, postcopy=True, num_queues=2,
+                     properties=("packed=on",))
+
+
+def _machines(lab: Lab, *, postcopy: bool = False, **disk: object) -> list[Machine]:
     image = lab.image()
-    daemons = [lab.daemon(image, lock="running", serial="moving") for _ in range(2)]
+    daemons = [lab.daemon(image, lock="running", serial="moving", postcopy=postcopy)
+               for _ in range(2)]
     return [
         lab.machine(Disk(daemon.socket, **disk), fio=True, append="init_on_alloc=0")  # type: ignore[arg-type]
         for daemon in daemons
@@ -59,14 +75,15 @@ def _boot(lab: Lab, machine: Machine) -> Guest:
     return guest
 
 
-def _move_under_load(lab: Lab, moves: int, **disk: object) -> None:
-    machines = _machines(lab, **disk)
+def _move_under_load(lab: Lab, moves: int, mover: Mover = migration.move, postcopy: bool = False,
+                     **disk: object) -> None:
+    machines = _machines(lab, postcopy=postcopy, **disk)
     guest = _boot(lab, machines[0])
     fio.verify(guest, SEED)
     fio.start(guest, READ, WRITE)
     pauses = []
     for number in range(1, moves + 1):
-        guest, done = migration.move(lab, guest, machines[number % 2])
+        guest, done = mover(lab, guest, machines[number % 2])
         pauses.append(done.downtime_ms)
         _await_load(guest)
         assert not fio.ended(guest), "a job found something wrong"

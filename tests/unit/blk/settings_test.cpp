@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "common/cpu.hpp"
+#include "libvhost/memory/userfault.hpp"
 #include "tests/unit/blk/scratch.hpp"
 
 namespace blk {
@@ -54,6 +55,7 @@ TEST(BlkSettings, HaveTheDefaultsThatHelpTells) {
   EXPECT_FALSE(settings.read_only);
   EXPECT_EQ(settings.cache, CacheMode::none);
   EXPECT_EQ(settings.serial, "");
+  EXPECT_FALSE(settings.postcopy);
   EXPECT_EQ(settings.queues, 256);
   EXPECT_EQ(settings.workers, 1);
   EXPECT_TRUE(settings.cpus.empty());
@@ -78,6 +80,14 @@ TEST(BlkSettings, TakeEveryFlag) {
   EXPECT_EQ(settings.stats_file, "/run/x");
   EXPECT_EQ(settings.stats_interval, std::chrono::seconds(2));
   EXPECT_EQ(settings.log_level, common::log::Level::debug);
+}
+
+TEST(BlkSettings, TakePostcopyWhereThisProcessMayHaveIt) {
+  if (const auto possible = vhost::userfault::open()) {
+    EXPECT_TRUE(accepted(usual({"--postcopy"})).postcopy);
+  } else {
+    EXPECT_EQ(refusal(usual({"--postcopy"})), "--postcopy: " + possible.error().what);
+  }
 }
 
 TEST(BlkSettings, TakeAnInheritedSocketAndANullDisk) {
@@ -173,8 +183,8 @@ TEST(BlkSettings, HelpNamesEveryFlag) {
   const std::string help = GetCapturedStdout();
   for (const auto* flag :
        {"--socket-path", "--client", "--fd", "--blk-file", "--null", "--read-only", "--cache",
-        "--serial", "--queues", "--workers", "--cpus", "--stats-file", "--stats-interval",
-        "--log-level", "--print-capabilities", "--config"}) {
+        "--serial", "--postcopy", "--queues", "--workers", "--cpus", "--stats-file",
+        "--stats-interval", "--log-level", "--print-capabilities", "--config"}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
 }

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "libvhost/memory/userfault.hpp"
+
 namespace net {
 namespace {
 
@@ -38,7 +40,7 @@ TEST(PortSpec, NeedsANameAndASocketOnly) {
   EXPECT_EQ(port.name, "web");
   EXPECT_EQ(port.socket, "/run/web.sock");
   EXPECT_EQ(port.queues, 64);
-  EXPECT_FALSE(port.client || port.guard || port.config);
+  EXPECT_FALSE(port.client || port.guard || port.config || port.postcopy);
   EXPECT_FALSE(port.mac || port.fd);
   EXPECT_FALSE(port.vlans.any());
   EXPECT_FALSE(port.addresses.any());
@@ -69,6 +71,14 @@ TEST(PortSpec, TakesEveryKey) {
   EXPECT_TRUE(accepted(with("client")).client);
 }
 
+TEST(PortSpec, TakesPostcopyWhereThisProcessMayHaveIt) {
+  if (const auto possible = vhost::userfault::open()) {
+    EXPECT_TRUE(accepted(with("postcopy")).postcopy);
+  } else {
+    EXPECT_EQ(refusal(with("postcopy")), "web: postcopy: " + possible.error().what);
+  }
+}
+
 TEST(PortSpec, TakesANameOf32CharactersAndNoMore) {
   const std::string longest(32, 'x');
   EXPECT_EQ(accepted(longest + ",socket=/s").name, longest);
@@ -90,7 +100,7 @@ TEST(PortSpec, NamesWhatIsMissing) {
 TEST(PortSpec, NamesAKeyThatIsNone) {
   EXPECT_EQ(refusal(with("quues=2")),
             "web: 'quues' is not known here: there are socket, queues, mac, vlan, trunk, guard, "
-            "ip, client, owner, group, mode, capture, config");
+            "ip, client, owner, group, mode, capture, config, postcopy");
   EXPECT_THAT(refusal(with("=2")), HasSubstr("'' is not known here"));
 }
 

@@ -48,9 +48,9 @@ constexpr std::array rows{
     Row{25, "SET_CONFIG", bit(p::config), 12 + 1, 0},
     Row{26, "CREATE_CRYPTO_SESSION", bit(7), 0, 0, Own::reply},
     Row{27, "CLOSE_CRYPTO_SESSION", bit(7), 8, 0},
-    Row{28, "POSTCOPY_ADVISE", bit(p::pagefault), 0, 0, Own::reply},
+    Row{28, "POSTCOPY_ADVISE", bit(p::pagefault), 0, 0, Own::reply_with_no},
     Row{29, "POSTCOPY_LISTEN", bit(p::pagefault), 0, 0},
-    Row{30, "POSTCOPY_END", bit(p::pagefault), 0, 0, Own::reply},
+    Row{30, "POSTCOPY_END", bit(p::pagefault), 0, 0, Own::reply_with_no},
     Row{31, "GET_INFLIGHT_FD", bit(p::inflight_shmfd), 24, 0, Own::reply_with_no},
     Row{32, "SET_INFLIGHT_FD", bit(p::inflight_shmfd), 24, 1},
     Row{33, "GPU_SET_SOCKET", never, 0, 1},
@@ -89,7 +89,7 @@ class SessionRefusalTest : public SessionTest {
  protected:
   /// A connection that accepts these protocol features, with or without REPLY_ACK.
   void connect(std::uint64_t protocol, bool acknowledged) {
-    frontend = std::make_unique<FakeFrontend>(device_);
+    frontend = std::make_unique<FakeFrontend>(device_, Extras{.postcopy = true});
     protocol &= ~(bit(p::reply_ack) | iommu);
     if (acknowledged) protocol |= bit(p::reply_ack);
     frontend->negotiate(FakeFrontend::usual_features, protocol);
@@ -153,7 +153,8 @@ class SessionRefusalTest : public SessionTest {
     EXPECT_EQ(after.running_rings, before.running_rings);
   }
   /// Everything that the session serves for some device.
-  static constexpr std::uint64_t serves = FakeFrontend::usual_protocol_features | iommu;
+  static constexpr std::uint64_t serves =
+      FakeFrontend::usual_protocol_features | bit(p::pagefault) | iommu;
 
   std::unique_ptr<FakeFrontend> frontend;
 };
