@@ -93,9 +93,12 @@ class Lab:
 
     def begin_to_boot(self, *nics: Nic, cpus: int = 1, kind: str = "net") -> Guest:
         """A Linux guest with these as eth0, eth1, ... It still boots: wait_ready() comes next."""
+        return self.start(self.net_machine(*nics, cpus=cpus, kind=kind))
+
+    def net_machine(self, *nics: Nic, cpus: int = 1, kind: str = "net") -> Machine:
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, kind)
-        return self.start(Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root))
+        return Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root)
 
     def process(self, process: Process) -> Process:
         """Ends it with the test."""
