@@ -8,8 +8,12 @@ namespace {
 constexpr std::uint64_t always_offered =
     feature::csum | feature::guest_csum | feature::mtu | feature::guest_tso4 | feature::guest_tso6 |
     feature::guest_ecn | feature::guest_ufo | feature::host_tso4 | feature::host_tso6 |
-    feature::host_ecn | feature::host_ufo | feature::mergeable_buffers | feature::guest_announce |
-    feature::multi_queue | vhost::bit(vhost::feature::in_order);
+    feature::host_ecn | feature::host_ufo | feature::mergeable_buffers |
+    vhost::bit(vhost::feature::in_order);
+/// The control queue, which the front-end serves, and what a driver cannot use without one
+/// (VIRTIO 5.1.3.1).
+constexpr std::uint64_t by_control_queue =
+    feature::control_queue | feature::guest_announce | feature::multi_queue;
 
 [[nodiscard]] constexpr bool is_receive(std::uint16_t ring) {
   return ring % 2 == 0;
@@ -75,10 +79,9 @@ Device::Device(Setup setup, ToGuest& to_guest, std::vector<Worker*> workers)
 Device::~Device() = default;
 
 std::uint64_t Device::features() const {
-  std::uint64_t features = always_offered;
-  if (setup_.serves_config) features |= feature::status;
-  if (setup_.serves_config && setup_.mac) features |= feature::mac;
-  return features;
+  // Who leaves the configuration space to us leaves the control queue, too (crosvm).
+  if (!setup_.serves_config) return always_offered | by_control_queue;
+  return always_offered | feature::status | (setup_.mac ? feature::mac : 0);
 }
 
 std::uint64_t Device::protocol_features() const {

@@ -36,7 +36,8 @@ class Device final : public vhost::Device {
     PortId port{};
     std::uint16_t pairs = 1;  ///< of queues, that a front-end may use
     std::optional<MacAddress> mac{};
-    /// Front-ends that leave the configuration space to us get it. QEMU does not and would warn.
+    /// Front-ends that leave the configuration space to us get it, and no control queue. QEMU has
+    /// both itself and would warn.
     bool serves_config = false;
   };
 

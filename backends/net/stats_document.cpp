@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<common::FeatureName, 16> device_features{{
+constexpr std::array<common::FeatureName, 17> device_features{{
     {feature::csum, "VIRTIO_NET_F_CSUM"},
     {feature::guest_csum, "VIRTIO_NET_F_GUEST_CSUM"},
     {feature::mtu, "VIRTIO_NET_F_MTU"},
@@ -29,6 +29,7 @@ constexpr std::array<common::FeatureName, 16> device_features{{
     {feature::host_ufo, "VIRTIO_NET_F_HOST_UFO"},
     {feature::mergeable_buffers, "VIRTIO_NET_F_MRG_RXBUF"},
     {feature::status, "VIRTIO_NET_F_STATUS"},
+    {feature::control_queue, "VIRTIO_NET_F_CTRL_VQ"},
     {feature::guest_announce, "VIRTIO_NET_F_GUEST_ANNOUNCE"},
     {feature::multi_queue, "VIRTIO_NET_F_MQ"},
 }};

@@ -29,6 +29,7 @@ inline constexpr std::uint64_t host_ecn = 1ULL << 13;
 inline constexpr std::uint64_t host_ufo = 1ULL << 14;
 inline constexpr std::uint64_t mergeable_buffers = 1ULL << 15;
 inline constexpr std::uint64_t status = 1ULL << 16;
+inline constexpr std::uint64_t control_queue = 1ULL << 17;
 inline constexpr std::uint64_t guest_announce = 1ULL << 21;
 inline constexpr std::uint64_t multi_queue = 1ULL << 22;
 }  // namespace feature

@@ -40,6 +40,7 @@ constexpr std::array request_names{
     RequestName{Request::send_rarp, "SEND_RARP"},
     RequestName{Request::net_set_mtu, "NET_SET_MTU"},
     RequestName{Request::set_backend_req_fd, "SET_BACKEND_REQ_FD"},
+    RequestName{Request::iotlb_msg, "IOTLB_MSG"},
     RequestName{Request::get_config, "GET_CONFIG"},
     RequestName{Request::set_config, "SET_CONFIG"},
     RequestName{Request::get_inflight_fd, "GET_INFLIGHT_FD"},
@@ -113,7 +114,7 @@ Result<void> Connection::tell(Request request, std::span<const std::byte> payloa
   if (auto sent = send_raw(static_cast<std::uint32_t>(request), flags, payload, fds); !sent) {
     return sent;
   }
-  if (!acknowledge_) return {};
+  if (!acknowledge_) return answer_misses();
 
   auto reply = reply_to(request);
   if (!reply) return std::unexpected(reply.error());
@@ -125,7 +126,7 @@ Result<void> Connection::tell(Request request, std::span<const std::byte> payloa
     return fail(Fault::unsupported, "the back-end refused " + name_of(request) + " (answer " +
                                         std::to_string(answer) + ")");
   }
-  return {};
+  return answer_misses();
 }
 
 Result<Message> Connection::ask(Request request, std::span<const std::byte> payload,
@@ -133,7 +134,10 @@ Result<Message> Connection::ask(Request request, std::span<const std::byte> payl
   if (auto sent = send_raw(static_cast<std::uint32_t>(request), 0, payload, fds); !sent) {
     return std::unexpected(sent.error());
   }
-  return reply_to(request);
+  auto reply = reply_to(request);
+  if (!reply) return reply;
+  if (const auto answered = answer_misses(); !answered) return std::unexpected(answered.error());
+  return reply;
 }
 
 Result<Message> Connection::reply_to(Request request) {
@@ -184,7 +188,7 @@ Result<void> Connection::wait_readable(Clock::time_point deadline) {
     if (ready < 0 && errno != EINTR) return fail_errno(Fault::host, "poll");
     if (ready <= 0) continue;
     if (waits[1].revents != 0) {
-      if (auto served = serve_channel(); !served) return std::unexpected(served.error());
+      if (auto read = read_channel(); !read) return std::unexpected(read.error());
     }
     if (waits[0].revents != 0) return {};
   }
@@ -221,6 +225,14 @@ Result<void> Connection::open_channel(ChannelHandler handler) {
 }
 
 Result<std::size_t> Connection::serve_channel() {
+  auto read = read_channel();
+  if (!read) return read;
+  if (const auto answered = answer_misses(); !answered) return std::unexpected(answered.error());
+  return read;
+}
+
+/// What came on the channel is answered, or waits among the misses.
+Result<std::size_t> Connection::read_channel() {
   std::size_t served = 0;
   while (channel_) {
     auto message = channel_->reader.read(channel_->socket.get());
@@ -232,13 +244,44 @@ Result<std::size_t> Connection::serve_channel() {
     }
     if (!*message) return served;
     ++served;
-    const std::uint64_t answer = channel_->handler ? channel_->handler(**message) : 0;
-    if (((*message)->flags & header_need_reply) == 0) continue;
-    auto sent =
-        send_message(channel_->socket.get(), (*message)->request, header_reply, bytes_of(answer));
-    if (!sent) return std::unexpected(sent.error());
+    if (translator_ &&
+        (*message)->request == static_cast<std::uint32_t>(BackendRequest::iotlb_msg) &&
+        (*message)->payload.size() == sizeof(IotlbMessage)) {
+      misses_.push_back(std::move(**message));
+      continue;
+    }
+    const std::uint64_t value = channel_->handler ? channel_->handler(**message) : 0;
+    if (const auto sent = answer(**message, value); !sent) return std::unexpected(sent.error());
   }
   return served;
+}
+
+/// On the channel, if the back-end wants to know.
+Result<void> Connection::answer(const Message& message, std::uint64_t value) {
+  if (!channel_ || (message.flags & header_need_reply) == 0) return {};
+  return send_message(channel_->socket.get(), message.request, header_reply, bytes_of(value));
+}
+
+/// Others may come meanwhile, and are answered as well.
+Result<void> Connection::answer_misses() {
+  if (std::exchange(answering_, true)) return {};
+  Result<void> result;
+  while (result && !misses_.empty()) {
+    const Message message = std::move(misses_.front());
+    misses_.pop_front();
+    const auto update = translator_(payload_as<IotlbMessage>(message));
+    const bool done = update && tell_iotlb(*update);
+    result = answer(message, done ? 0 : 1);
+  }
+  answering_ = false;
+  return result;
+}
+
+Result<void> Connection::tell_iotlb(const IotlbMessage& message) {
+  const auto reply = ask_for<std::uint64_t>(Request::iotlb_msg, bytes_of(message));
+  if (!reply) return std::unexpected(reply.error());
+  if (*reply == 0) return {};
+  return fail(Fault::unsupported, "the back-end refused an IOTLB_MSG");
 }
 
 Result<void> Connection::send_raw(std::uint32_t request, std::uint32_t flags,

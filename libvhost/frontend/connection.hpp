@@ -1,8 +1,10 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -18,6 +20,9 @@
  * The back-end may open a conversation of its own on the back-end channel, and may do so while we
  * wait for a reply; a back-end that then waits for our answer would wait for ever if we did not
  * look. Therefore every wait looks at both sockets and answers the channel first.
+ *
+ * Only a translation that the back-end misses cannot be answered while a reply is awaited: the
+ * answer is a message with a reply of its own. It is answered right behind.
  *
  * Nothing that the back-end sends is believed further than its layout was checked. A reply that is
  * late, unasked for or misshapen breaks the connection: whatever comes after it cannot be told
@@ -45,6 +50,9 @@ class Connection {
   /// Called with each message of the back-end channel; the value is the answer (0: done) if the
   /// back-end wants one. Must not use the connection: a reply may be awaited just now.
   using ChannelHandler = std::function<std::uint64_t(const Message&)>;
+  /// Called with each translation that the back-end misses; the value is the update that answers
+  /// it, nothing if there is no such translation.
+  using Translator = std::function<std::optional<IotlbMessage>(const IotlbMessage&)>;
 
   /// Connects to a back-end that listens at `path`.
   [[nodiscard]] static Result<Connection> connect(const std::string& path,
@@ -85,6 +93,10 @@ class Connection {
   [[nodiscard]] int channel_fd() const;
   /// Answers what has come on the channel, without waiting. How many messages there were.
   [[nodiscard]] Result<std::size_t> serve_channel();
+  /// From now on misses go to this and not to the channel's handler.
+  void translate_with(Translator translator) { translator_ = std::move(translator); }
+  /// Has the back-end take a translation, or forget some.
+  [[nodiscard]] Result<void> tell_iotlb(const IotlbMessage& message);
 
   /// The socket. It becomes readable outside of tell() and ask() only when the back-end is gone.
   [[nodiscard]] int fd() const { return socket_.get(); }
@@ -114,12 +126,18 @@ class Connection {
   [[nodiscard]] static std::unexpected<Error> wrong_size(Request request, std::size_t bytes);
   [[nodiscard]] Result<Message> reply_to(Request request);
   [[nodiscard]] Result<void> wait_readable(std::chrono::steady_clock::time_point deadline);
+  [[nodiscard]] Result<std::size_t> read_channel();
+  [[nodiscard]] Result<void> answer_misses();
+  [[nodiscard]] Result<void> answer(const Message& message, std::uint64_t value);
 
   UniqueFd socket_;
   MessageReader reader_;
   ConnectOptions options_;
   bool acknowledge_ = false;
   std::unique_ptr<Channel> channel_;
+  Translator translator_;
+  std::deque<Message> misses_;
+  bool answering_ = false;
 };
 
 }  // namespace vhost::frontend

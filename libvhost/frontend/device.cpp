@@ -59,6 +59,8 @@ Result<void> Device::negotiate_protocol() {
     max_queues_ = *queues;
   }
   if (!with(protocol_feature::backend_req)) return {};
+  connection_.translate_with(
+      [this](const IotlbMessage& miss) { return on_miss_ ? on_miss_(miss) : translation(miss); });
   return connection_.open_channel([this](const Message& message) -> std::uint64_t {
     const bool config =
         message.request == static_cast<std::uint32_t>(BackendRequest::config_change);
@@ -142,6 +144,28 @@ Result<void> Device::set_features() {
 Result<void> Device::set_status(std::uint8_t bits) {
   if (!with(protocol_feature::status)) return {};
   return connection_.tell(Request::set_status, std::uint64_t{bits});
+}
+
+/// Where a ring is, for SET_VRING_ADDR: in our own addresses, in those that are translated, or,
+/// with GPA_ADDRESSES, in the guest's; and where its used ring is for the log.
+VringAddr Device::addresses_of(std::uint32_t index) const {
+  VringAddr addresses = queues_[index]->ring().addresses(index);
+  const auto as_driver = [this](std::uint64_t address) {
+    for (const auto& region : memory_.regions()) {
+      const std::uint64_t offset = address - (region ? region->wire().frontend_address : 0);
+      if (region && offset < region->bytes().size()) return region->guest_address() + offset;
+    }
+    return address;
+  };
+  if (log_) {
+    addresses.flags |= vring_flag_log;
+    addresses.log = as_driver(addresses.used);
+  }
+  if (!translated() && !with(protocol_feature::gpa_addresses)) return addresses;
+  for (auto* const address : {&addresses.descriptors, &addresses.available, &addresses.used}) {
+    *address = as_driver(*address);
+  }
+  return addresses;
 }
 
 Result<void> Device::start_queue(std::uint32_t index) {

@@ -36,12 +36,21 @@
  */
 namespace vhost::frontend {
 
+/// Not among them: GPA_ADDRESSES, with which the back-end is told no address of this process.
+/// Whoever wants it asks for it.
 inline constexpr std::uint64_t default_protocol_features =
     bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
     bit(protocol_feature::reply_ack) | bit(protocol_feature::backend_req) |
     bit(protocol_feature::config) | bit(protocol_feature::inflight_shmfd) |
     bit(protocol_feature::reset_device) | bit(protocol_feature::configure_mem_slots) |
     bit(protocol_feature::status);
+
+/// The IOMMU of a device that negotiated VIRTIO_F_ACCESS_PLATFORM: what descriptors call a guest
+/// address is then one that it translates, and the back-end knows the memory elsewhere.
+struct IommuOptions {
+  std::uint64_t page_bytes = 4096;               ///< of its translations; a power of two
+  std::uint64_t shift = std::uint64_t{1} << 40;  ///< from such an address to where the memory is
+};
 
 /// What a driver would like to have, where it is offered, and what it cannot do without.
 struct Wishes {
@@ -50,6 +59,8 @@ struct Wishes {
   std::uint64_t required_features = 0;
   std::uint64_t protocol_features = default_protocol_features;
   std::uint64_t required_protocol_features = 0;
+  /// Of use if `features` has VIRTIO_F_ACCESS_PLATFORM.
+  IommuOptions iommu{};
 };
 
 /// A chain that detach() took back.
@@ -126,6 +137,14 @@ class Device {
   /// Hears the messages of the back-end channel; set it before negotiate().
   void on_channel(ChannelHandler handler) { on_channel_ = std::move(handler); }
 
+  [[nodiscard]] bool translated() const { return has(features_, feature::access_platform); }
+  /// The page that a miss is in, as an update says it; nothing if it is not in the memory.
+  [[nodiscard]] std::optional<IotlbMessage> translation(const IotlbMessage& miss) const;
+  /// Answers misses in place of translation().
+  void on_miss(Connection::Translator translator) { on_miss_ = std::move(translator); }
+  /// Takes translations back. When it returns the device does not use them any more.
+  [[nodiscard]] Result<void> invalidate(std::uint64_t address, std::uint64_t bytes);
+
   /// Adds memory, of a running device too. The id is that of SharedMemory::regions().
   [[nodiscard]] Result<std::size_t> add_region(std::size_t size_bytes, RegionOptions options = {});
   /// Takes memory away that holds no buffer any more, of a running device too.
@@ -156,11 +175,11 @@ class Device {
   [[nodiscard]] Result<void> tell_memory(Request request, std::span<const std::byte> payload,
                                          std::span<const int> fds);
   [[nodiscard]] Result<void> listen_for_faults();
+  [[nodiscard]] MemoryRegion as_shared(const Region& region) const;
   [[nodiscard]] Result<void> share_inflight();
   [[nodiscard]] Result<void> share_log();
   [[nodiscard]] Result<void> tell_logging();
   [[nodiscard]] std::uint64_t features_to_tell() const;
-  [[nodiscard]] VringAddr addresses_of(std::uint32_t index) const;
   [[nodiscard]] Result<void> start_queue(std::uint32_t index);
   [[nodiscard]] Result<void> tell_vring(Request request, std::uint32_t index, std::uint32_t value);
   [[nodiscard]] Result<void> tell_vring_fd(Request request, std::uint32_t index, int fd);
@@ -170,6 +189,7 @@ class Device {
   SharedMemory& memory_;
   Wishes wishes_;
   ChannelHandler on_channel_;
+  Connection::Translator on_miss_;
   std::uint64_t offered_ = 0;
   std::uint64_t features_ = 0;
   std::uint64_t protocol_features_ = 0;

@@ -54,15 +54,4 @@ std::uint64_t Device::features_to_tell() const {
   return features_ | (log_ ? bit(feature::log_all) : 0);
 }
 
-VringAddr Device::addresses_of(std::uint32_t index) const {
-  VringAddr addresses = queues_[index]->ring().addresses(index);
-  if (!log_) return addresses;
-  addresses.flags |= vring_flag_log;
-  for (const auto& region : memory_.regions()) {
-    const std::uint64_t offset = addresses.used - (region ? region->wire().frontend_address : 0);
-    if (region && offset < region->bytes().size()) addresses.log = region->guest_address() + offset;
-  }
-  return addresses;
-}
-
 }  // namespace vhost::frontend

@@ -20,8 +20,17 @@ Result<void> Device::share_memory() {
 
 Result<void> Device::share_region(const Region& region) {
   const int fd = region.fd();
-  return tell_memory(Request::add_mem_reg, bytes_of(SingleRegion{0, region.wire()}),
+  return tell_memory(Request::add_mem_reg, bytes_of(SingleRegion{0, as_shared(region)}),
                      std::span(&fd, 1));
+}
+
+/// As the memory messages describe it: an IOMMU stands between the driver's addresses and these,
+/// and with GPA_ADDRESSES no address of ours goes out.
+MemoryRegion Device::as_shared(const Region& region) const {
+  MemoryRegion wire = region.wire();
+  if (translated()) wire.guest_address += wishes_.iommu.shift;
+  if (with(protocol_feature::gpa_addresses)) wire.frontend_address = wire.guest_address;
+  return wire;
 }
 
 /// SET_MEM_TABLE replaces the table as a whole.
@@ -32,7 +41,7 @@ Result<void> Device::share_table() {
   for (std::size_t id = 0; id < memory_.regions().size(); ++id) {
     const auto& region = memory_.regions()[id];
     if (!region) continue;
-    const auto bytes = bytes_of(region->wire());
+    const auto bytes = bytes_of(as_shared(*region));
     payload.insert(payload.end(), bytes.begin(), bytes.end());
     fds.push_back(region->fd());
     shared_.push_back(id);
@@ -66,7 +75,7 @@ Result<void> Device::remove_region(std::size_t id) {
   const bool shared = std::erase(shared_, id) > 0;
   const bool slots = with(protocol_feature::configure_mem_slots);
   if (shared && slots) {
-    MemoryRegion wire = regions[id]->wire();
+    MemoryRegion wire = as_shared(*regions[id]);
     wire.mmap_offset_bytes = 0;  // not compared
     if (auto told = connection_.tell(Request::rem_mem_reg, SingleRegion{0, wire}); !told) {
       shared_.push_back(id);

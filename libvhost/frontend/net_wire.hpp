@@ -24,6 +24,7 @@ inline constexpr unsigned host_ecn = 13;
 inline constexpr unsigned host_ufo = 14;
 inline constexpr unsigned mrg_rxbuf = 15;
 inline constexpr unsigned status = 16;
+inline constexpr unsigned ctrl_vq = 17;
 inline constexpr unsigned guest_announce = 21;
 inline constexpr unsigned mq = 22;
 }  // namespace net_feature

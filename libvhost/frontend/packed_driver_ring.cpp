@@ -4,8 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "libvhost/ring/barrier.hpp"
-
 namespace vhost::frontend {
 
 PackedDriverRing::PackedDriverRing(SharedMemory& memory, RingOptions options)
@@ -125,27 +123,6 @@ void PackedDriverRing::free_chain(std::uint16_t head) {
   slots_[head].placed = false;
 }
 
-void PackedDriverRing::offer_raw(std::uint16_t head) {
-  std::uint16_t at = head;
-  for (std::uint16_t i = 0; i < slots_[head].descriptors; ++i) {
-    const PackedDesc& from = slots_[at].descriptor;
-    const auto flags = static_cast<std::uint16_t>(from.flags | next_.available_flags());
-    std::memcpy(slot_at(next_.index), &from, PackedDesc::flags_at);
-    if (hidden_flags_ == 0) {
-      hidden_ = next_.index;
-      hidden_flags_ = flags;
-    } else {
-      flags_at(next_.index).store(flags, std::memory_order_relaxed);
-    }
-    next_.advance(1, size_);
-    at = slots_[at].next;
-  }
-  unpublished_ += slots_[head].descriptors;
-  ++outstanding_;
-  slots_[head].offered = true;
-  slots_[head].sequence = ++sequence_;
-}
-
 bool PackedDriverRing::add(std::span<const Segment> readable, std::span<const Segment> writable,
                            std::uint64_t cookie) {
   const auto head = place(readable, writable, cookie, Placing::once);
@@ -154,38 +131,24 @@ bool PackedDriverRing::add(std::span<const Segment> readable, std::span<const Se
   return true;
 }
 
-void PackedDriverRing::expose() {
-  if (hidden_flags_ == 0) return;
-  flags_at(hidden_).store(hidden_flags_, std::memory_order_release);
-  hidden_flags_ = 0;
-}
-
-bool PackedDriverRing::publish() {
-  if (unpublished_ == 0) return false;
-  expose();
-  const PackedPosition before = std::exchange(published_, next_);
-  const std::uint32_t shown = std::exchange(unpublished_, 0);
-  full_barrier();  // the chains are visible before we look whether the device wants a kick
-  const std::uint32_t wish = event(device_).load(std::memory_order_relaxed);
-  const auto flags = static_cast<std::uint16_t>(wish >> 16);
-  if (flags != event_at_position || !event_idx_) return flags != event_never;
-  return PackedPosition::of(static_cast<std::uint16_t>(wish)).ahead_of(before, size_) < shown;
-}
-
 Poll PackedDriverRing::broke(const char* reason) {
   broken_ = reason;
   return Poll::broken;
 }
 
-/// Takes the used descriptor at our position.
-Poll PackedDriverRing::take(Completion& completion) {
-  const auto used = read_once<PackedDesc>(slot_at(taken_.index));
+/// Takes this used descriptor, which was at our position.
+Poll PackedDriverRing::take(PackedTail used, Completion& completion) {
   if (used.id >= size_) return broke("the device used a chain beyond the ring");
   Slot& slot = slots_[used.id];
   if (!slot.offered) return broke("the device used a chain that it did not have");
   slot.offered = false;
   --outstanding_;
-  taken_.advance(slot.descriptors, size_);
+  if (slot.descriptors == 1) {
+    // A constant: the CPU need not wait for what it finds here to know where the next one is.
+    taken_.advance(1, size_);
+  } else {
+    taken_.advance(slot.descriptors, size_);
+  }
   completion = {slot.cookie, (used.flags & desc_write) != 0 ? used.length : 0, used.id};
   if (slot.once) free_chain(used.id);
   return Poll::done;
@@ -216,11 +179,10 @@ void PackedDriverRing::offer_again() {
   const auto heads = outstanding_heads();
   next_ = taken_;
   outstanding_ = 0;
-  hidden_flags_ = 0;
+  hidden_tail_ = 0;
   for (const std::uint16_t head : heads) offer_raw(head);
   expose();
   published_ = next_;
-  unpublished_ = 0;
 }
 
 void PackedDriverRing::reset() {
@@ -231,8 +193,8 @@ void PackedDriverRing::reset() {
     }
   }
   next_ = published_ = taken_ = {};
-  unpublished_ = outstanding_ = 0;
-  hidden_flags_ = 0;
+  outstanding_ = 0;
+  hidden_tail_ = 0;
   broken_ = nullptr;
   std::ranges::fill(descriptors_.bytes(), std::byte{});
   std::ranges::fill(device_.bytes(), std::byte{});

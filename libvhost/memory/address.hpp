@@ -10,7 +10,8 @@ namespace vhost {
 enum class GuestAddress : std::uint64_t {};
 
 /// Where the front-end has mapped guest memory in its own process: the addresses in
-/// SET_VRING_ADDR, unless those are IOVAs. Another space, so another type.
+/// SET_VRING_ADDR, unless those are IOVAs. Another space, so another type; with GPA_ADDRESSES its
+/// numbers are the guest's.
 enum class FrontendAddress : std::uint64_t {};
 
 /// What the device does with bytes of the guest's; also what an IOTLB entry permits.

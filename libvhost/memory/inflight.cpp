@@ -37,9 +37,8 @@ void InflightSection::undo_last_batch(const InflightHeader& header, std::uint16_
   }
 }
 
-Result<std::vector<std::uint16_t>> InflightSection::recover(std::uint16_t used_idx) {
-  std::vector<std::uint16_t> owed;
-  if (entries_ == nullptr) return owed;
+Result<std::optional<std::vector<std::uint16_t>>> InflightSection::recover(std::uint16_t used_idx) {
+  if (entries_ == nullptr) return std::nullopt;
 
   const auto header = read_once<InflightHeader>(header_);
   if (header.version == 0) {
@@ -49,7 +48,7 @@ Result<std::vector<std::uint16_t>> InflightSection::recover(std::uint16_t used_i
     *header_ = {0, 0, queue_size_, 0, used_idx};
     std::atomic_signal_fence(std::memory_order_release);
     header_->version = inflight_version;
-    return owed;
+    return std::nullopt;
   }
   if (const auto checked = check(header); !checked) return std::unexpected(checked.error());
   if (header.used_idx != used_idx) undo_last_batch(header, used_idx);
@@ -61,6 +60,7 @@ Result<std::vector<std::uint16_t>> InflightSection::recover(std::uint16_t used_i
     if (entry.inflight == 1) marked.emplace_back(entry.counter, head);
   }
   std::ranges::sort(marked);
+  std::vector<std::uint16_t> owed;
   for (const auto& [counter, head] : marked) owed.push_back(head);
   if (!marked.empty()) counter_ = marked.back().first + 1;
   last_batch_head_ = header.last_batch_head;

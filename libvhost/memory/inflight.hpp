@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "libvhost/memory/mapping.hpp"
@@ -59,8 +60,8 @@ class InflightSection {
                   std::uint16_t queue_size);
 
   /// Settles what a predecessor left, given the used ring's index now: returns the heads that
-  /// are still owed, oldest first. A new section is made ready and owes nothing.
-  [[nodiscard]] Result<std::vector<std::uint16_t>> recover(std::uint16_t used_idx);
+  /// are still owed, oldest first. Nothing: there was none. A new section is made ready.
+  [[nodiscard]] Result<std::optional<std::vector<std::uint16_t>>> recover(std::uint16_t used_idx);
 
   /// `head` was taken. Call before anything is done for it.
   void take(std::uint16_t head) {

@@ -3,6 +3,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace vhost {
 
 /// The table as its one writer sees it: no worker looks on.
@@ -31,120 +33,171 @@ Result<std::shared_ptr<Iotlb>> Iotlb::create(std::uint16_t rings) {
   return std::shared_ptr<Iotlb>(new Iotlb(std::move(wanted), rings));
 }
 
-Iotlb::Found Iotlb::find(GuestAddress address, std::uint64_t length, Access access,
-                         std::span<std::byte>& bytes) const {
-  const std::uint64_t wanted = std::to_underlying(address);
-  auto next = places_.upper_bound(wanted);
-  if (next == places_.begin()) return Found::missing;
-  const auto& [start, place] = *std::prev(next);
-  const std::uint64_t offset = wanted - start;
-  if (offset >= place.bytes) return Found::missing;
-  if (place.begin == nullptr) return Found::refused;
-  if (!permits(place.access, access)) return Found::missing;
-  std::uint64_t have = place.bytes - offset;
-  // Neighbours in both address spaces are one piece.
-  for (; have < length && next != places_.end(); ++next) {
-    const Place& follower = next->second;
-    if (next->first != wanted + have || follower.begin != place.begin + offset + have) break;
-    if (!permits(follower.access, access)) break;
-    have += follower.bytes;
-  }
-  bytes = {place.begin + offset, std::min(have, length)};
-  return Found::here;
+Iotlb::Place Iotlb::find(GuestAddress address) const {
+  const auto next = places_.upper_bound(std::to_underlying(address));
+  if (next == places_.begin()) return {};
+  const auto& [first, held] = *std::prev(next);
+  if (std::to_underlying(address) - first >= held.bytes) return {};
+  return {first, held.bytes, held.begin, held.access};
 }
 
-void Iotlb::want(const Miss& miss) {
-  {
-    const std::lock_guard guard(wanted_lock_);
-    wanted_.push_back(miss);
-  }
+bool Iotlb::has(const Miss& miss) const {
+  const Place place = find(miss.address);
+  return place.bytes != 0 && permits(place.access, miss.access);
+}
+
+bool Iotlb::want(Ledger& ledger, const Miss& miss) {
+  const bool told = ledger.wants_any();
+  if (!ledger.want(miss)) return false;
+  if (!told) notify();
+  return true;
+}
+
+void Iotlb::notify() const {
   const std::uint64_t one = 1;
-  (void)::write(wanted_fd_.get(), &one, sizeof one);  // full is as good as signalled
+  (void)!::write(wanted_fd_.get(), &one, sizeof one);  // full is as good as signalled
 }
 
-std::vector<Iotlb::Miss> Iotlb::take_wanted() {
+std::vector<Iotlb::Wanted> Iotlb::take_wanted() {
   std::uint64_t count = 0;
-  (void)::read(wanted_fd_.get(), &count, sizeof count);
-  const std::lock_guard guard(wanted_lock_);
-  return std::exchange(wanted_, {});
+  (void)!::read(wanted_fd_.get(), &count, sizeof count);
+  std::vector<Wanted> all;
+  for (std::uint16_t ring = 0; ring < rings_.size(); ++ring) {
+    if (!rings_[ring]) continue;
+    const std::lock_guard guard(rings_[ring]->lock);
+    if (auto misses = rings_[ring]->take_wanted(); !misses.empty()) {
+      all.push_back({ring, std::move(misses)});
+    }
+  }
+  return all;
 }
 
 void Iotlb::join(std::uint16_t ring, std::shared_ptr<Ledger> ledger) {
   rings_[ring] = std::move(ledger);
 }
 
-void Iotlb::move_to(std::shared_ptr<const MemoryMap> memory) {
+void Iotlb::move_to(const MemoryMap& memory) {
   const Writing writing(*this);
-  memory_ = std::move(memory);
+  memory_ = memory.translated_by(nullptr);
   for (auto at = places_.begin(); at != places_.end();) {
-    Place& place = at->second;
-    if (place.begin != nullptr) place.begin = memory_->at(place.frontend, place.bytes).data();
-    at = place.begin == nullptr ? places_.erase(at) : std::next(at);
+    Held& held = at->second;
+    held.begin = memory_.at(held.frontend, held.bytes).data();
+    at = held.begin == nullptr ? places_.erase(at) : std::next(at);
   }
+  ++version_;
 }
 
 /// Takes a range out of the table; what of an entry lies on either side stays.
-void Iotlb::cut(std::uint64_t start, std::uint64_t bytes) {
-  const std::uint64_t last = start + (bytes - 1);
-  auto at = places_.upper_bound(start);
+void Iotlb::cut(std::uint64_t first, std::uint64_t last) {
+  auto at = places_.upper_bound(first);
   if (at != places_.begin()) --at;
   while (at != places_.end() && at->first <= last) {
-    const auto [first, place] = *at;
-    const std::uint64_t end = first + (place.bytes - 1);
-    if (end < start) {
+    const auto [begin, held] = *at;
+    const std::uint64_t end = begin + (held.bytes - 1);
+    if (end < first) {
       ++at;
       continue;
     }
+    ++version_;
     at = places_.erase(at);
-    const auto part = [&, first = first, place = place](std::uint64_t from, std::uint64_t to) {
-      const std::uint64_t skip = from - first;
-      return Place{to - from + 1, FrontendAddress{std::to_underlying(place.frontend) + skip},
-                   place.begin == nullptr ? nullptr : place.begin + skip, place.access};
+    const auto part = [&, begin = begin, held = held](std::uint64_t from, std::uint64_t to) {
+      const std::uint64_t skip = from - begin;
+      return Held{to - from + 1, FrontendAddress{std::to_underlying(held.frontend) + skip},
+                  held.begin + skip, held.access};
     };
-    if (first < start) places_.emplace(first, part(first, start - 1));
+    if (begin < first) places_.emplace(begin, part(begin, first - 1));
     if (end > last) places_.emplace(last + 1, part(last + 1, end));
   }
 }
 
-Result<void> Iotlb::add(const Entry& entry) {
-  const std::uint64_t start = std::to_underlying(entry.start);
-  if (entry.bytes == 0 || start + (entry.bytes - 1) < start) {
-    return fail(Fault::front_end, "an IOTLB entry of " + std::to_string(entry.bytes) +
-                                      " bytes that is empty or wraps its address space");
+/// Adds what lies in one place, where nothing is, and makes it one with its neighbours.
+void Iotlb::put(std::uint64_t first, const Held& held) {
+  const auto follows = [](const Places::value_type& one, const Places::value_type& other) {
+    const Held& a = one.second;
+    const Held& b = other.second;
+    return one.first + a.bytes == other.first && a.begin + a.bytes == b.begin &&
+           a.access == b.access &&
+           std::to_underlying(a.frontend) + a.bytes == std::to_underlying(b.frontend);
+  };
+  auto at = places_.emplace(first, held).first;
+  if (const auto next = std::next(at); next != places_.end() && follows(*at, *next)) {
+    at->second.bytes += next->second.bytes;
+    places_.erase(next);
   }
-  const auto bytes = memory_->at(entry.frontend, entry.bytes);
-  if (bytes.empty()) {
-    return fail(Fault::front_end, "an IOTLB entry whose bytes are not in one memory region");
+  if (at != places_.begin() && follows(*std::prev(at), *at)) {
+    std::prev(at)->second.bytes += at->second.bytes;
+    places_.erase(at);
+  }
+}
+
+Result<void> Iotlb::add(const Entry& entry) {
+  const std::uint64_t first = std::to_underlying(entry.start);
+  const std::uint64_t last = first + (entry.bytes - 1);
+  if (entry.bytes == 0 || last < first) {
+    return fail(Fault::front_end, "an IOTLB entry of " + std::to_string(entry.bytes) +
+                                      " bytes is empty or wraps its address space");
+  }
+  if (entry.access == Access::none) return fail(Fault::front_end, "an IOTLB entry permits nothing");
+  std::vector<std::span<std::byte>> pieces;
+  for (std::uint64_t have = 0; have < entry.bytes; have += pieces.back().size()) {
+    const FrontendAddress from{std::to_underlying(entry.frontend) + have};
+    pieces.push_back(memory_.prefix_at(from, entry.bytes - have));
+    if (pieces.back().empty()) {
+      return fail(Fault::front_end, "an IOTLB entry is not in the shared memory");
+    }
   }
   const Writing writing(*this);
-  cut(start, entry.bytes);
-  if (places_.size() >= most_entries) places_.clear();
-  places_.emplace(start, Place{entry.bytes, entry.frontend, bytes.data(), entry.access});
+  cut(first, last);
+  if (places_.size() + pieces.size() > most_entries) forget_all();
+  std::uint64_t offset = 0;
+  for (const auto piece : pieces) {
+    const FrontendAddress from{std::to_underlying(entry.frontend) + offset};
+    put(first + offset, {piece.size(), from, piece.data(), entry.access});
+    offset += piece.size();
+  }
+  for (const auto& ring : rings_) {
+    if (ring) ring->forgive(first, last);
+  }
   generation_.fetch_add(1, std::memory_order_release);
   return {};
 }
 
-void Iotlb::refuse(const Miss& miss) {
-  const Writing writing(*this);
-  const std::uint64_t start = std::to_underlying(miss.address);
-  cut(start, 1);
-  if (places_.size() >= most_entries) places_.clear();
-  places_.emplace(start, Place{1, {}, nullptr, Access::none});
+void Iotlb::refuse(std::uint16_t ring, const Miss& miss) {
+  if (!rings_[ring]) return;
+  const std::lock_guard guard(rings_[ring]->lock);
+  rings_[ring]->refuse(miss);
   generation_.fetch_add(1, std::memory_order_release);
 }
 
 std::vector<std::uint16_t> Iotlb::remove(GuestAddress start, std::uint64_t bytes) {
+  const std::uint64_t first = std::to_underlying(start);
+  const std::uint64_t to_end = UINT64_MAX - first;
+  const std::uint64_t last = bytes - 1 > to_end ? UINT64_MAX : first + (bytes - 1);
   const Writing writing(*this);
+  cut(first, last);
   std::vector<std::uint16_t> busy;
-  if (bytes == 0) return busy;
-  // An invalidation of everything may reach beyond the end, or say that it does.
-  const std::uint64_t to_end = UINT64_MAX - std::to_underlying(start);
-  const std::uint64_t length = bytes - 1 > to_end ? to_end : bytes - 1;
-  cut(std::to_underlying(start), length + 1);
-  for (std::size_t i = 0; i < rings_.size(); ++i) {
-    if (rings_[i] && rings_[i]->uses(start, bytes)) busy.push_back(static_cast<std::uint16_t>(i));
+  for (std::uint16_t ring = 0; ring < rings_.size(); ++ring) {
+    if (rings_[ring] && rings_[ring]->uses(first, last)) busy.push_back(ring);
   }
   return busy;
+}
+
+void Iotlb::forget_all() {
+  places_.clear();
+  ++version_;
+}
+
+void Iotlb::clear() {
+  const Writing writing(*this);
+  forget_all();
+}
+
+bool Iotlb::lost() const {
+  return std::ranges::any_of(rings_, [](const std::shared_ptr<Ledger>& ring) {
+    if (!ring) return false;
+    const std::lock_guard guard(ring->lock);
+    return ring->lost();
+  });
 }
 
 }  // namespace vhost

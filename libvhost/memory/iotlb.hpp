@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
@@ -21,10 +20,13 @@
  * lock that nobody else wants, and when remove() returns, a chain either uses what was removed and
  * is in its ring's ledger, or will find it missing.
  *
- * A worker that misses a translation notes it here, lets the ring wait and goes on with others;
- * the control thread is woken by wanted_fd(), asks the front-end, and kicks the ring when an answer
- * came. A translation that is refused, or does not come in time, is an entry of its own kind:
- * whoever looks it up breaks its ring.
+ * A worker that misses a translation notes it in its ledger, lets the ring wait and goes on with
+ * others; the control thread is woken by wanted_fd(), asks the front-end, and kicks the ring when
+ * the answers came. What is refused, or does not come in time, is in the ledger too: the ring that
+ * wants it once more breaks.
+ *
+ * Neighbours in both address spaces become one entry, so that what an entry holds is bounded by
+ * how scattered the guest's memory is, and not by the size of its pages.
  */
 namespace vhost {
 
@@ -39,63 +41,82 @@ class Iotlb {
     FrontendAddress frontend{};
     Access access = Access::none;
   };
-  struct Miss {
-    GuestAddress address{};
+  /// An entry as it is looked up.
+  struct Place {
+    std::uint64_t first = 0;
+    std::uint64_t bytes = 0;
+    std::byte* begin = nullptr;
     Access access = Access::none;
   };
-  enum class Found : std::uint8_t { here, missing, refused };
+  struct Wanted {
+    std::uint16_t ring = 0;
+    std::vector<Miss> misses;
+  };
 
   [[nodiscard]] static Result<std::shared_ptr<Iotlb>> create(std::uint16_t rings);
 
   // The worker's side, with its ring's ledger locked.
 
-  /// The longest run of bytes in one place, at most `length`, that starts at `address`.
-  [[nodiscard]] Found find(GuestAddress address, std::uint64_t length, Access access,
-                           std::span<std::byte>& bytes) const;
-  /// Has a translation asked for.
-  void want(const Miss& miss);
-  /// Changes whenever a translation that was missing may be here.
+  /// The entry in which an address is; of no bytes: there is none.
+  [[nodiscard]] Place find(GuestAddress address) const;
+  /// Has a translation asked for. False: nobody will translate this.
+  [[nodiscard]] bool want(Ledger& ledger, const Miss& miss);
+  /// Changes whenever a translation that was missing may be here, or was refused.
   [[nodiscard]] std::uint64_t generation() const {
     return generation_.load(std::memory_order_acquire);
   }
+  /// Changes whenever what find() returned may no longer be so.
+  [[nodiscard]] std::uint64_t version() const { return version_; }
 
   // The control thread's side.
 
-  /// A ring starts, and may look up translations from now on.
+  /// A ring begins with this ledger, and may look up translations from now on; null: it ended.
   void join(std::uint16_t ring, std::shared_ptr<Ledger> ledger);
   /// `memory` is where the entries' addresses lie from now on. No ring may run.
-  void move_to(std::shared_ptr<const MemoryMap> memory);
+  void move_to(const MemoryMap& memory);
   /// Replaces whatever was known of the range. Refuses one that is not in the memory, that wraps,
   /// or is empty.
   [[nodiscard]] Result<void> add(const Entry& entry);
-  /// Nobody will translate this: rings that need it break.
-  void refuse(const Miss& miss);
-  /// Forgets the range, and says which rings have chains in flight that use it.
+  /// Whether a translation that was missing is here.
+  [[nodiscard]] bool has(const Miss& miss) const;
+  /// Nobody will translate this for that ring: it breaks when it needs it.
+  void refuse(std::uint16_t ring, const Miss& miss);
+  /// Forgets a range, and says which rings use it: in chains in flight, or as areas of their own.
+  /// What reaches beyond the end of the address space, or has no bytes because 2^64 were too many,
+  /// is all to the end.
   [[nodiscard]] std::vector<std::uint16_t> remove(GuestAddress start, std::uint64_t bytes);
-  /// Becomes readable when want() was called.
+  /// Forgets everything. No ring may run.
+  void clear();
+  /// Becomes readable when there is something to ask for, or after notify().
   [[nodiscard]] int wanted_fd() const { return wanted_fd_.get(); }
-  [[nodiscard]] std::vector<Miss> take_wanted();
+  void notify() const;
+  [[nodiscard]] std::vector<Wanted> take_wanted();
+
+  [[nodiscard]] std::size_t entries() const { return places_.size(); }
+  /// A file behind an area of a ring was truncated.
+  [[nodiscard]] bool lost() const;
 
  private:
-  struct Place {
+  struct Held {
     std::uint64_t bytes = 0;
     FrontendAddress frontend{};
-    std::byte* begin = nullptr;  // null: refused
+    std::byte* begin = nullptr;
     Access access = Access::none;
   };
+  using Places = std::map<std::uint64_t, Held>;
   class Writing;
 
   Iotlb(UniqueFd wanted, std::uint16_t rings) : wanted_fd_(std::move(wanted)), rings_(rings) {}
-  void cut(std::uint64_t start, std::uint64_t bytes);
+  void cut(std::uint64_t first, std::uint64_t last);
+  void put(std::uint64_t first, const Held& held);
+  void forget_all();
 
   UniqueFd wanted_fd_;
   std::vector<std::shared_ptr<Ledger>> rings_;
-  std::shared_ptr<const MemoryMap> memory_;
-  std::map<std::uint64_t, Place> places_;  // by first address; they do not overlap
+  MemoryMap memory_;  // of its own: a map that is translated by this refers to this
+  Places places_;     // by first address; they do not overlap
   std::atomic<std::uint64_t> generation_ = 0;
-
-  std::mutex wanted_lock_;
-  std::vector<Miss> wanted_;
+  std::uint64_t version_ = 1;
 };
 
 }  // namespace vhost

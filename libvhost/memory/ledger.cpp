@@ -9,17 +9,36 @@ void Ledger::keep(std::uint16_t head) {
   chain.first = noted_.empty() ? Piece{} : noted_.front();
   chain.rest.assign(noted_.begin() + (noted_.empty() ? 0 : 1), noted_.end());
   noted_.clear();
+  in_vain_ = 0;
 }
 
-bool Ledger::uses(GuestAddress start, std::uint64_t bytes) const {
+bool Ledger::uses(std::uint64_t first, std::uint64_t last) const {
   const auto within = [&](const Piece& piece) {
-    // Either begins in the other; neither sum is made, because it could wrap.
-    const std::uint64_t behind = std::to_underlying(piece.address) - std::to_underlying(start);
-    return piece.bytes != 0 && (behind < bytes || -behind < piece.bytes);
+    // Either begins in the other; no sum is made, because it could wrap.
+    const std::uint64_t begin = std::to_underlying(piece.address);
+    return piece.bytes != 0 && (begin - first <= last - first || first - begin < piece.bytes);
   };
   if (std::ranges::any_of(areas_, within)) return true;
   return std::ranges::any_of(chains_, [&](const Chain& chain) {
     return within(chain.first) || std::ranges::any_of(chain.rest, within);
+  });
+}
+
+bool Ledger::lost() const {
+  return std::ranges::any_of(gathered_, [](const Mapping& mapping) { return mapping.lost(); });
+}
+
+bool Ledger::want(const Miss& miss) {
+  if (in_vain_ == most_in_vain || std::ranges::find(refused_, miss) != refused_.end()) return false;
+  if (wants_much() || std::ranges::find(wanted_, miss) != wanted_.end()) return true;
+  wanted_.push_back(miss);
+  ++in_vain_;
+  return true;
+}
+
+void Ledger::forgive(std::uint64_t first, std::uint64_t last) {
+  std::erase_if(refused_, [&](const Miss& miss) {
+    return std::to_underlying(miss.address) - first <= last - first;
   });
 }
 

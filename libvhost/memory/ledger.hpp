@@ -5,8 +5,17 @@
 #include <vector>
 
 #include "libvhost/memory/address.hpp"
+#include "libvhost/memory/mapping.hpp"
 
 namespace vhost {
+
+/// A translation that is missing: where, and for what.
+struct Miss {
+  GuestAddress address{};
+  Access access = Access::none;
+
+  [[nodiscard]] bool operator==(const Miss&) const = default;
+};
 
 /// What one ring and its chains that are in flight use of the guest's memory.
 ///
@@ -14,10 +23,20 @@ namespace vhost {
 /// have been written; an invalidation, whether what it takes away is in use. A chain's pieces are
 /// noted while it is read, and kept when it is popped.
 ///
+/// It is also where a ring and the control thread meet over translations that are missing: the ring
+/// says what it wants, and hears what is refused.
+///
 /// Thread: the worker that owns the ring. With an IOTLB it holds `lock` in each of these calls,
 /// because invalidations look on from the control thread (iotlb.hpp).
 class Ledger {
  public:
+  /// Misses of one ring that wait to be asked for; what is more, it wants again when it looks
+  /// again.
+  static constexpr std::size_t most_wanted = 256;
+  /// Misses for which not one chain was read: whatever the driver wants, it is more than the IOTLB
+  /// can hold at once.
+  static constexpr std::uint32_t most_in_vain = 1 << 18;
+
   struct Piece {
     GuestAddress address{};  ///< as the driver named it
     std::byte* begin = nullptr;
@@ -30,7 +49,15 @@ class Ledger {
 
   /// The ring's own areas, which it uses for as long as it runs; none to begin with.
   void pin(const Piece& area) { areas_.push_back(area); }
-  void unpin() { areas_.clear(); }
+  /// The same, for one that lies in several places, which are mapped side by side for it.
+  void pin(const Piece& area, Mapping gathered) {
+    pin(area);
+    gathered_.push_back(std::move(gathered));
+  }
+  void unpin() {
+    areas_.clear();
+    gathered_.clear();
+  }
 
   /// A piece of the chain that is being read.
   void note(const Piece& piece) { noted_.push_back(piece); }
@@ -42,6 +69,7 @@ class Ledger {
   void keep_single(std::uint16_t head, const Piece& piece) {
     chains_[head].first = piece;
     chains_[head].rest.clear();
+    in_vain_ = 0;
   }
   /// It is as if it had never been popped.
   void take_back(std::uint16_t head) { chains_[head].end(); }
@@ -59,8 +87,23 @@ class Ledger {
     }
     given_back_.clear();
   }
-  /// Whether the ring or a chain in flight has a byte of the `bytes` at `start`.
-  [[nodiscard]] bool uses(GuestAddress start, std::uint64_t bytes) const;
+  /// Whether the ring or a chain in flight has a byte from `first` to `last`.
+  [[nodiscard]] bool uses(std::uint64_t first, std::uint64_t last) const;
+  /// A file behind an area of several places was truncated.
+  [[nodiscard]] bool lost() const;
+
+  // Translations.
+
+  /// Notes that one is missing. False: nobody will translate this.
+  [[nodiscard]] bool want(const Miss& miss);
+  [[nodiscard]] bool wants_any() const { return !wanted_.empty(); }
+  [[nodiscard]] bool wants_much() const { return wanted_.size() >= most_wanted; }
+  /// For the control thread: what is to be asked for.
+  [[nodiscard]] std::vector<Miss> take_wanted() { return std::exchange(wanted_, {}); }
+  /// For the control thread: nobody will translate this.
+  void refuse(const Miss& miss) { refused_.push_back(miss); }
+  /// For the control thread: what was refused from `first` to `last` may be asked for again.
+  void forgive(std::uint64_t first, std::uint64_t last);
 
   std::mutex lock;
   /// The ring waits for a translation, and looks again when it is kicked.
@@ -78,8 +121,13 @@ class Ledger {
   };
   std::vector<Chain> chains_;  // by head
   std::vector<Piece> areas_;
+  std::vector<Mapping> gathered_;
   std::vector<Piece> noted_;
   std::vector<std::uint16_t> given_back_;
+
+  std::vector<Miss> wanted_;
+  std::vector<Miss> refused_;
+  std::uint32_t in_vain_ = 0;  // misses since a chain was kept
 };
 
 }  // namespace vhost

@@ -91,6 +91,52 @@ Result<Mapping> Mapping::map(int fd, std::uint64_t offset_bytes, std::uint64_t s
   return Mapping(reserved, page, {begin + lead, size_bytes}, slot);
 }
 
+Result<Mapping> Mapping::gather(std::span<const std::span<std::byte>> pieces) {
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto past_page = [page](const std::byte* at) {
+    return reinterpret_cast<std::uintptr_t>(at) % page;
+  };
+  std::uint64_t size = 0;
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const auto piece = pieces[i];
+    if ((i != 0 && past_page(piece.data()) != 0) ||
+        (i + 1 != pieces.size() && past_page(piece.data() + piece.size()) != 0)) {
+      return fail(Fault::front_end, "pieces of memory do not meet where a page ends");
+    }
+    size += piece.size();
+  }
+  const std::uint64_t lead = past_page(pieces.front().data());
+  const std::uint64_t length = align_down(lead + size + page - 1, page);
+  const auto reserved = reserve(length, page);
+  if (reserved.empty()) return fail_errno(Fault::host, "no address space for shared memory");
+
+  std::byte* const begin = reserved.data() + page;
+  std::byte* to = begin;
+  for (const auto piece : pieces) {
+    const std::uint64_t skip = past_page(piece.data());
+    const std::uint64_t bytes = align_down(skip + piece.size() + page - 1, page);
+    // The second mapping waits for no page that comes when it is touched (userfault.hpp).
+    for (std::uint64_t at = 0; at < bytes; at += page) {
+      (void)*static_cast<const volatile std::byte*>(piece.data() - skip + at);
+    }
+    // From an old size of 0 it makes a second mapping of shared pages (mremap(2)).
+    void* const mapped = ::mremap(piece.data() - skip, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+    if (mapped == MAP_FAILED) {
+      const int error = errno;
+      ::munmap(reserved.data(), reserved.size());
+      return fail_errno(Fault::front_end, "cannot map memory once more", error);
+    }
+    to += bytes;
+  }
+  ::madvise(begin, length, MADV_DONTDUMP);
+  const int slot = fault_guard::guard({begin, length});
+  if (slot < 0) {
+    ::munmap(reserved.data(), reserved.size());
+    return fail(Fault::host, "too many shared memory ranges are mapped");
+  }
+  return Mapping(reserved, page, {begin + lead, size}, slot);
+}
+
 Mapping::Mapping(Mapping&& other) noexcept
     : reserved_(std::exchange(other.reserved_, {})),
       page_bytes_(std::exchange(other.page_bytes_, 0)),

@@ -21,6 +21,11 @@ class Mapping {
   [[nodiscard]] static Result<Mapping> map(int fd, std::uint64_t offset_bytes,
                                            std::uint64_t size_bytes);
 
+  /// Bytes of other mappings, side by side: the same pages of the same files once more, for as long
+  /// as this lives. Refuses what does not meet where a page ends, and pages larger than the
+  /// system's own.
+  [[nodiscard]] static Result<Mapping> gather(std::span<const std::span<std::byte>> pieces);
+
   Mapping() = default;
   Mapping(Mapping&& other) noexcept;
   Mapping& operator=(Mapping&& other) noexcept;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "libvhost/memory/iotlb.hpp"
+
 namespace vhost {
 namespace {
 
@@ -156,12 +158,15 @@ bool MemoryMap::copy_from(GuestAddress address, std::span<std::byte> to, Hint& h
 }
 
 std::span<std::byte> MemoryMap::at(FrontendAddress address, std::uint64_t length) const {
+  const auto bytes = prefix_at(address, length);
+  return bytes.size() == length ? bytes : std::span<std::byte>();
+}
+
+std::span<std::byte> MemoryMap::prefix_at(FrontendAddress address, std::uint64_t length) const {
   for (const Region& region : regions_) {
-    const std::uint64_t offset = std::to_underlying(address) - region.description.frontend_address;
-    const auto bytes = region.mapping->bytes();
-    if (offset < bytes.size() && length <= bytes.size() - offset) {
-      return bytes.subspan(offset, length);
-    }
+    const auto bytes = prefix_in(region.description.frontend_address, region.mapping->bytes(),
+                                 GuestAddress{std::to_underlying(address)}, length);
+    if (!bytes.empty()) return bytes;
   }
   return {};
 }
@@ -180,7 +185,8 @@ bool MemoryMap::keeps_all_of(const MemoryMap& older) const {
 }
 
 bool MemoryMap::lost() const {
-  return std::ranges::any_of(regions_, [](const Region& r) { return r.mapping->lost(); });
+  return std::ranges::any_of(regions_, [](const Region& r) { return r.mapping->lost(); }) ||
+         (iotlb_ && iotlb_->lost());
 }
 
 }  // namespace vhost

@@ -83,6 +83,9 @@ class MemoryMap {
   /// All `length` bytes at an address of the front-end's; empty if no one region holds them.
   [[nodiscard]] std::span<std::byte> at(FrontendAddress address, std::uint64_t length) const;
 
+  /// The longest run of bytes, at most `length`, that starts there and lies in one region.
+  [[nodiscard]] std::span<std::byte> prefix_at(FrontendAddress address, std::uint64_t length) const;
+
   /// Where in the guest's memory a byte lies that this map has given out, for the dirty log; a
   /// place that no log reaches if it is not of this map.
   [[nodiscard]] std::uint64_t guest_physical(const std::byte* byte, Hint& hint) const;

@@ -21,9 +21,8 @@ PackedInflightSection::PackedInflightSection(std::shared_ptr<const Mapping> regi
       entries_(
           reinterpret_cast<PackedInflightEntry*>(section.data() + sizeof(PackedInflightHeader))),
       queue_size_(queue_size),
-      links_(queue_size) {
-  batch_.reserve(queue_size);
-}
+      links_(queue_size),
+      batch_(queue_size) {}
 
 /// A kill can come between any two instructions, so what belongs together is one store.
 void PackedInflightSection::store_positions(PackedPosition now, PackedPosition old) {
@@ -44,13 +43,18 @@ void PackedInflightSection::store_free_heads(std::uint16_t now, std::uint16_t ol
 
 void PackedInflightSection::prepare(PackedPosition used) {
   if (entries_ == nullptr) return;
-  std::uint16_t head = free_;
-  for (const std::uint16_t first : batch_) {
-    entries_[links_[first].last].next = head;
-    head = first;
+  // Copies: after each store to shared memory the compiler would read members anew.
+  PackedInflightEntry* const entries = entries_;
+  Link* const links = links_.data();
+  std::uint16_t next = free_;
+  for (const std::uint16_t first : batch()) {
+    const std::uint16_t last = links[first].last;
+    links[last].next = entries[last].next = next;
+    next = first;
   }
+  next_free_ = next;
   std::atomic_signal_fence(std::memory_order_release);
-  store_free_heads(head, free_);
+  store_free_heads(next_free_, free_);
   next_used_ = used;
   store_positions(next_used_, used_);
 }
@@ -58,11 +62,10 @@ void PackedInflightSection::prepare(PackedPosition used) {
 void PackedInflightSection::commit() {
   if (entries_ == nullptr) return;
   std::atomic_signal_fence(std::memory_order_release);
-  for (const std::uint16_t first : batch_) {
-    entries_[first].inflight = 0;
-    free_again(first);
-  }
-  batch_.clear();
+  PackedInflightEntry* const entries = entries_;
+  for (const std::uint16_t first : batch()) entries[first].inflight = 0;
+  batched_ = 0;
+  free_ = next_free_;
   std::atomic_signal_fence(std::memory_order_release);
   store_free_heads(free_, free_);
   used_ = next_used_;

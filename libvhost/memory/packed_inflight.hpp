@@ -1,10 +1,14 @@
 #pragma once
+#include <atomic>
+#include <bit>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "libvhost/memory/address.hpp"
 #include "libvhost/memory/mapping.hpp"
 #include "libvhost/wire/virtqueue.hpp"
 
@@ -72,6 +76,14 @@ static_assert(Wire<PackedInflightEntry> && sizeof(PackedInflightEntry) == 32);
 
 /// One ring's section of the region. Without a region all of it does nothing.
 class PackedInflightSection {
+  /// Our own books of the entries.
+  struct alignas(std::uint64_t) Link {
+    std::uint16_t next = 0;
+    std::uint16_t last = 0;   // of the chain, if this is its first
+    std::uint16_t slots = 0;  // likewise
+    std::uint16_t unused = 0;
+  };
+
  public:
   /// A chain that is still owed: its first entry, and the descriptors it has.
   struct Owed {
@@ -96,6 +108,52 @@ class PackedInflightSection {
   /// goes on where `base` says; of any other the positions are the truth, but still to be checked.
   [[nodiscard]] Result<Recovered> recover(const Recovered& base, std::uint16_t ring_size,
                                           const FlagsAt& flags_at);
+
+  /// Takes chains of one descriptor, several at a time, and nobody else does meanwhile. Not without
+  /// a region.
+  class Singles {
+   public:
+    explicit Singles(PackedInflightSection& section)
+        : section_(section),
+          entries_(section.entries_),
+          links_(section.links_.data()),
+          free_(section.free_),
+          counter_(section.counter_) {}
+    ~Singles() {
+      section_.free_ = free_;
+      section_.counter_ = counter_;
+      section_.noted_ = 0;
+    }
+    Singles(const Singles&) = delete;
+    Singles& operator=(const Singles&) = delete;
+
+    /// As note() and take() of such a chain, in four stores, the one with the mark last.
+    [[nodiscard]] std::uint16_t take(GuestAddress address, const PackedTail& tail) {
+      const std::uint16_t first = free_;
+      const std::uint16_t next = links_[first].next;
+      links_[first] = {next, first, 1, 0};
+      auto* const words = reinterpret_cast<std::uint64_t*>(&entries_[first]);
+      const auto store = [words](int word, std::uint64_t value) {
+        std::atomic_ref(words[word]).store(value, std::memory_order_relaxed);
+      };
+      store(3, std::to_underlying(address));
+      store(2, std::rotl(tail.bits(), 32));  // the entry has id and flags before the length
+      store(1, counter_++);
+      std::atomic_signal_fence(std::memory_order_release);
+      store(0, std::uint64_t{1} << 48 | std::uint64_t{first} << 32 | std::uint64_t{next} << 16 | 1);
+      std::atomic_signal_fence(std::memory_order_release);
+      free_ = next;
+      return first;
+    }
+
+   private:
+    // Copies: after each store to shared memory the compiler would read members anew.
+    PackedInflightSection& section_;
+    PackedInflightEntry* const entries_;
+    Link* const links_;
+    std::uint16_t free_;
+    std::uint64_t counter_;
+  };
 
   [[nodiscard]] bool is_there() const { return entries_ != nullptr; }
 
@@ -135,11 +193,13 @@ class PackedInflightSection {
     if (entries_ == nullptr) return;
     entries_[entry].inflight = 0;
     std::atomic_signal_fence(std::memory_order_release);
-    free_again(entry);
+    const std::uint16_t last = links_[entry].last;
+    links_[last].next = entries_[last].next = free_;
+    free_ = entry;
   }
   /// The chain is about to be given back.
   void give_back(std::uint16_t entry) {
-    if (entries_ != nullptr) batch_.push_back(entry);
+    if (entries_ != nullptr) batch_[batched_++] = entry;
   }
   /// What was given back is about to be shown, up to this position: steps 1 and 2.
   void prepare(PackedPosition used);
@@ -153,13 +213,6 @@ class PackedInflightSection {
   [[nodiscard]] bool lost() const { return region_ && region_->lost(); }
 
  private:
-  /// Our own books of the entries.
-  struct Link {
-    std::uint16_t next = 0;
-    std::uint16_t last = 0;   // of the chain, if this is its first
-    std::uint16_t slots = 0;  // likewise
-  };
-
   [[nodiscard]] Result<void> check(const PackedInflightHeader& header) const;
   void settle_last_batch(PackedInflightHeader& header, const FlagsAt& flags_at,
                          std::uint16_t ring_size);
@@ -168,10 +221,8 @@ class PackedInflightSection {
   void make_free_list(const std::vector<bool>& claimed);
   void store_positions(PackedPosition now, PackedPosition old);
   void store_free_heads(std::uint16_t now, std::uint16_t old);
-  void free_again(std::uint16_t first) {
-    const std::uint16_t last = links_[first].last;
-    links_[last].next = entries_[last].next = free_;
-    free_ = first;
+  [[nodiscard]] std::span<const std::uint16_t> batch() const {
+    return std::span(batch_).first(batched_);
   }
 
   std::shared_ptr<const Mapping> region_;
@@ -179,14 +230,16 @@ class PackedInflightSection {
   PackedInflightEntry* entries_ = nullptr;  // likewise
   std::uint16_t queue_size_ = 0;
 
-  std::vector<Link> links_;   // by entry
-  std::uint16_t free_ = 0;    // the first free entry; queue_size_: there is none
-  std::uint16_t last_ = 0;    // the entry noted last
-  std::uint16_t noted_ = 0;   // descriptors of the chain that is being read
-  PackedPosition used_;       // as it was last committed
-  PackedPosition next_used_;  // as prepare() was told
+  std::vector<Link> links_;      // by entry
+  std::uint16_t free_ = 0;       // the first free entry; queue_size_: there is none
+  std::uint16_t next_free_ = 0;  // as prepare() wrote it down
+  std::uint16_t last_ = 0;       // the entry noted last
+  std::uint16_t noted_ = 0;      // descriptors of the chain that is being read
+  PackedPosition used_;          // as it was last committed
+  PackedPosition next_used_;     // as prepare() was told
   std::uint64_t counter_ = 1;
-  std::vector<std::uint16_t> batch_;  // entries given back since the last commit
+  std::vector<std::uint16_t> batch_;  // entries given back since the last commit,
+  std::uint16_t batched_ = 0;         // so many
 };
 
 }  // namespace vhost

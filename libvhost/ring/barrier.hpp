@@ -54,4 +54,19 @@ inline void store_relaxed_u32(std::byte* shared, std::uint32_t value) {
       .store(value, std::memory_order_relaxed);
 }
 
+/// A u64 in shared memory, at an address that 8 divides: all of it at once. On both sides of a
+/// hand-over, or on none: a part of it is another number to ThreadSanitizer.
+[[nodiscard]] inline std::uint64_t load_acquire_u64(const std::byte* shared) {
+  auto* value = reinterpret_cast<std::uint64_t*>(const_cast<std::byte*>(shared));
+  return std::atomic_ref(*value).load(std::memory_order_acquire);
+}
+inline void store_release_u64(std::byte* shared, std::uint64_t value) {
+  std::atomic_ref(*reinterpret_cast<std::uint64_t*>(shared))
+      .store(value, std::memory_order_release);
+}
+inline void store_relaxed_u64(std::byte* shared, std::uint64_t value) {
+  std::atomic_ref(*reinterpret_cast<std::uint64_t*>(shared))
+      .store(value, std::memory_order_relaxed);
+}
+
 }  // namespace vhost

@@ -96,19 +96,43 @@ struct Single {
 ///   waits    an address of it has no translation yet
 enum class ReadChain : std::uint8_t { ready, corrupt, no_room, waits };
 
+[[nodiscard]] constexpr Access access_of(const Desc& desc) {
+  return desc.writable ? Access::write : Access::read;
+}
+
+/// Asks for all translations that are missing of the next descriptors of a chain, at most `most`,
+/// as far as they can be read. False: that was not to its end.
+template <DescSource S>
+bool expect_chain(S& source, GuestView& view, std::size_t most) {
+  const GuestView::Expecting expecting(view);
+  for (std::size_t walked = 0; walked < most; ++walked) {
+    Desc desc;
+    const Step step = source.next(desc);
+    if (step == Step::corrupt) return false;
+    if (!view.expect(desc.address, desc.length, access_of(desc))) return false;
+    if (step == Step::last) return true;
+  }
+  return false;
+}
+
 template <DescSource S>
 [[nodiscard]] ReadChain read_chain(S source, GuestView& view, std::size_t limit, Chain& chain) {
   chain.clear();
-  const auto not_there = [&view] { return view.waits() ? ReadChain::waits : ReadChain::corrupt; };
+  const auto not_there = [&view] { return view.missed() ? ReadChain::waits : ReadChain::corrupt; };
   for (std::size_t walked = 0; walked < limit; ++walked) {
     Desc desc;
     const Step step = source.next(desc);
     if (step == Step::corrupt) return not_there();
 
     while (desc.length > 0) {  // more than once only where a buffer crosses regions
-      const auto piece =
-          view.prefix(desc.address, desc.length, desc.writable ? Access::write : Access::read);
-      if (piece.empty()) return not_there();
+      const auto piece = view.prefix(desc.address, desc.length, access_of(desc));
+      if (piece.empty()) {
+        if (view.missed() && view.expect(desc.address, desc.length, access_of(desc)) &&
+            step == Step::more) {
+          (void)expect_chain(source, view, limit - walked);
+        }
+        return not_there();
+      }
       const auto appended = chain.append(piece, desc.writable);
       if (appended == Chain::Append::no_room) return ReadChain::no_room;
       if (appended != Chain::Append::ok) return ReadChain::corrupt;

@@ -1,7 +1,9 @@
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <vector>
 
 #include "libvhost/memory/dirty_log.hpp"
 #include "libvhost/memory/iotlb.hpp"
@@ -19,7 +21,10 @@
  *
  * Where a translation is missing the view waits(): it was asked for, pop() answers that there is
  * nothing, and the ring asks for no kicks, until another translation came. Whoever adds one kicks
- * the ring.
+ * the ring. Asking takes long, so what comes behind it in the ring is asked for at once (expect()),
+ * and while translations are missing now and then (is_cold()) also before it is needed.
+ *
+ * Look-ups go to the IOTLB's table once a page; the view remembers what it found there.
  *
  * Thread: the worker that owns the ring.
  */
@@ -33,7 +38,8 @@ class GuestView {
   /// while no chain is in flight. The ring's areas must be looked up again.
   void move_to(std::shared_ptr<const MemoryMap> memory);
 
-  /// Bytes of the ring's own. Empty: they are not there, or not in one piece.
+  /// Bytes of the ring's own. Empty: they are not there, or they are not in one piece, and an IOMMU
+  /// is not the reason for it.
   [[nodiscard]] std::span<std::byte> area(FrontendAddress address, std::uint64_t bytes,
                                           Access access);
 
@@ -52,6 +58,7 @@ class GuestView {
       // Without an IOMMU nobody looks on.
       if (view.iotlb_ != nullptr) hold_ = std::unique_lock(view.ledger_->lock);
       view.ledger_->forget();
+      view.missed_ = false;
     }
     Reading(const Reading&) = delete;
     Reading& operator=(const Reading&) = delete;
@@ -63,7 +70,7 @@ class GuestView {
   // Only while a Reading is there.
 
   /// The longest run of bytes, at most `length`, that starts at `address`. Empty: it is not the
-  /// guest's to name, unless waits() says that nobody knows yet.
+  /// guest's to name, unless missed() says that nobody knows yet.
   [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length,
                                             Access access) {
     if (iotlb_ == nullptr) return memory_->prefix(address, length, hint_);
@@ -71,6 +78,8 @@ class GuestView {
   }
   /// Copies bytes that may lie in several places. False: as an empty prefix().
   [[nodiscard]] bool copy_from(GuestAddress address, std::span<std::byte> to);
+  /// A translation was missing, and is asked for.
+  [[nodiscard]] bool missed() const { return missed_; }
   /// Where the last look-up was; of no use where an IOMMU translates.
   [[nodiscard]] const MemoryMap::Hint& hint() const { return hint_; }
 
@@ -89,8 +98,33 @@ class GuestView {
     if (tracked_) ledger_->take_back(head);
   }
 
+  /// Translations have been missing lately: what is in the ring is worth to be asked for before it
+  /// is needed. Each time that this is asked, it is so for one chain less.
+  [[nodiscard]] bool is_cold() {
+    if (cold_ == 0) return false;
+    --cold_;
+    return true;
+  }
+  /// While this is there, what is missing is asked for, and nothing waits for it.
+  class [[nodiscard]] Expecting {
+   public:
+    explicit Expecting(GuestView& view)
+        : view_(view), before_(std::exchange(view.expecting_, true)) {}
+    ~Expecting() { view_.expecting_ = before_; }
+    Expecting(const Expecting&) = delete;
+    Expecting& operator=(const Expecting&) = delete;
+
+   private:
+    GuestView& view_;
+    const bool before_;
+  };
+  [[nodiscard]] bool asks_no_more() const { return ledger_->wants_much(); }
+  /// Asks for what is missing of a buffer. False: no more can be asked for just now.
+  bool expect(GuestAddress address, std::uint64_t length, Access access);
+
   // At any time.
 
+  [[nodiscard]] bool translated() const { return iotlb_ != nullptr; }
   void give_back(std::uint16_t head) {
     if (tracked_) ledger_->give_back(head);
   }
@@ -104,8 +138,36 @@ class GuestView {
   void log_writes() { marks_.flush(); }
 
  private:
+  /// What a look-up in the IOTLB found, good for one version of it.
+  struct Known {
+    std::uint64_t version = 0;
+    Iotlb::Place place;
+  };
+  /// By the page of the address; a power of two of them.
+  static constexpr std::size_t pages_known = 256;
+  static constexpr std::uint64_t page_bytes = 4096;
+
+  /// A piece of an area that is mapped side by side with others for this ring.
+  struct Gathered {
+    std::span<std::byte> here;
+    const std::byte* memory;  // where the map has it
+  };
+
   [[nodiscard]] std::span<std::byte> translate(GuestAddress address, std::uint64_t length,
-                                               Access access);
+                                               Access access) {
+    const std::uint64_t at = std::to_underlying(address);
+    const Known& known = known_[at / page_bytes % pages_known];
+    const std::uint64_t offset = at - known.place.first;
+    if (known.version != iotlb_->version() || offset >= known.place.bytes ||
+        !permits(known.place.access, access)) {
+      return look_up(address, length, access);
+    }
+    return {known.place.begin + offset, std::min(length, known.place.bytes - offset)};
+  }
+  [[nodiscard]] std::span<std::byte> look_up(GuestAddress address, std::uint64_t length,
+                                             Access access);
+  [[nodiscard]] std::span<std::byte> gather(GuestAddress start,
+                                            std::span<const std::span<std::byte>> pieces);
   void settle_tracked();
 
   std::shared_ptr<const MemoryMap> memory_;
@@ -116,10 +178,15 @@ class GuestView {
   MemoryMap::Hint log_hint_;
   bool tracked_ = false;
   bool waiting_ = false;
+  bool missed_ = false;
+  bool expecting_ = false;
   bool iova_;
   std::uint16_t size_;
+  std::uint32_t cold_ = 0;
   std::uint64_t waited_generation_ = 0;
   std::shared_ptr<Ledger> ledger_;
+  std::vector<Known> known_;  // where an IOMMU translates
+  std::vector<Gathered> gathered_;
 };
 
 }  // namespace vhost

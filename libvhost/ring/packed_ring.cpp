@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstddef>
+#include <utility>
 
 #include "libvhost/ring/fetch.hpp"
 
@@ -145,6 +145,11 @@ Result<PackedRing> PackedRing::create(const RingSetup& setup,
   if (const auto recovered = ring.recover(); !recovered) {
     return std::unexpected(recovered.error());
   }
+  ring.expected_ = ring.next_avail_;
+  if (ring.view_.translated()) {
+    const GuestView::Reading reading(ring.view_);
+    ring.expect_chains();
+  }
   return ring;
 }
 
@@ -160,6 +165,7 @@ Result<void> PackedRing::recover() {
                                       std::to_string(next_avail_.index) + ", or have used up to " +
                                       std::to_string(next_used_.index));
   }
+  shown_used_ = next_used_;
   owed_ = std::move(found->owed);
   for (const Owed& chain : owed_) slots_held_ += chain.slots;
   std::ranges::reverse(owed_);
@@ -186,7 +192,7 @@ bool PackedRing::move_to(std::shared_ptr<const MemoryMap> memory) {
       view_.area(setup_.descriptors, setup_.size * sizeof(PackedDesc), Access::both).data();
   driver_event_ = view_.area(setup_.available, event_bytes, Access::read).data();
   device_event_ = view_.area(setup_.used, event_bytes, Access::write).data();
-  if (!holds_numbers(descriptors_, alignof(std::uint16_t)) ||
+  if (!holds_numbers(descriptors_, sizeof(PackedTail)) ||
       !holds_numbers(driver_event_, event_bytes) || !holds_numbers(device_event_, event_bytes)) {
     leave_memory();
   }
@@ -208,10 +214,30 @@ Pop PackedRing::broken() {
   return Pop::broken;
 }
 
+/// Asks for the translations of chains that were not popped yet, each once. While a Reading is
+/// there.
+void PackedRing::expect_chains() {
+  const std::uint32_t most = setup_.size - slots_held_;
+  if (expected_.ahead_of(next_avail_, setup_.size) > most) expected_ = next_avail_;
+  while (expected_.ahead_of(next_avail_, setup_.size) <
+             std::min<std::uint32_t>(most, most_expected) &&
+         expected_.is_available(flags_of(expected_.index))) {
+    PackedInflightSection none;  // these are not taken
+    RingSlots slots(descriptors_, expected_, setup_.size, most, none);
+    PackedSource source(slots, view_, setup_.indirect);
+    if (!expect_chain(source, view_, longest_chain_at_least)) return;
+    expected_ = slots.end();
+  }
+}
+
 /// How many chains there are cannot be seen from here; if the first is there, the next lines are
 /// likely to hold more.
 void PackedRing::look_ahead(std::uint16_t chains) {
   if (broken_ || !owed_.empty() || !has_next()) return;
+  if (view_.is_cold()) {
+    const GuestView::Reading reading(view_);
+    expect_chains();
+  }
   constexpr std::uint16_t in_line = cache_line / sizeof(PackedDesc);
   const std::uint32_t ahead = std::min<std::uint32_t>(chains, setup_.size - slots_held_);
   PackedPosition at = next_avail_;
@@ -232,7 +258,7 @@ Pop PackedRing::pop(Chain& chain) {
   const Pop pop = read(PackedSource(slots, view_, setup_.indirect), chain);
   if (pop != Pop::ready) return pop;
   const std::uint16_t id = slots.id();
-  if (id >= setup_.size || held_[id].origin != Origin::not_in_flight) return broken();
+  if (id >= setup_.size || held_[id].origin() != Origin::not_in_flight) return broken();
   next_avail_ = slots.end();
   slots_held_ += slots.count();
   return hold(id, {slots.count(), inflight_.take(id), Origin::available}, chain);
@@ -242,7 +268,7 @@ Pop PackedRing::pop(Chain& chain) {
 /// write there.
 Pop PackedRing::pop_owed(Chain& chain) {
   const Owed owed = owed_.back();
-  if (owed.id >= setup_.size || held_[owed.id].origin != Origin::not_in_flight) return broken();
+  if (owed.id >= setup_.size || held_[owed.id].origin() != Origin::not_in_flight) return broken();
   OwedSlots slots(inflight_, owed);
   const Pop pop = read(PackedSource(slots, view_, setup_.indirect), chain);
   if (pop != Pop::ready) return pop;
@@ -260,10 +286,9 @@ Pop PackedRing::hold(std::uint16_t id, const Held& held, Chain& chain) {
 
 template <DescSource S>
 Pop PackedRing::read(S source, Chain& chain) {
-  const std::size_t limit = std::max(setup_.size, longest_chain_at_least);
-  switch (read_chain(source, view_, limit, chain)) {
+  switch (read_chain(source, view_, setup_.most_descriptors(), chain)) {
     case ReadChain::ready: return Pop::ready;
-    case ReadChain::waits: return Pop::empty;
+    case ReadChain::waits: expect_chains(); return Pop::empty;
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room: break;
   }
@@ -272,27 +297,25 @@ Pop PackedRing::read(S source, Chain& chain) {
 }
 
 void PackedRing::unpop(std::uint16_t id) {
-  Held& held = held_[id];
-  assert(held.origin != Origin::not_in_flight);
-  if (held.origin == Origin::owed) {
-    owed_.push_back({held.entry, id, held.slots});  // still marked; there was room for it before
+  const Held held = std::exchange(held_[id], Held());
+  assert(held.origin() != Origin::not_in_flight);
+  if (held.origin() == Origin::owed) {
+    owed_.push_back(
+        {held.entry(), id, held.slots()});  // still marked; there was room for it before
   } else {
-    next_avail_.go_back(held.slots, setup_.size);
-    slots_held_ -= held.slots;
-    inflight_.put_back(held.entry);
+    next_avail_.go_back(held.slots(), setup_.size);
+    slots_held_ -= held.slots();
+    inflight_.put_back(held.entry());
   }
-  held.origin = Origin::not_in_flight;
   --in_flight_;
   if (!view_.tracked()) return;
   const GuestView::Reading reading(view_);
   view_.take_back(id);
 }
 
-/// The last `slots` before the used position were written. Which of them, is not known any more.
-void PackedRing::log_shown(std::uint32_t slots) {
+/// So many from `first` on were written. Which of them, is not known any more.
+void PackedRing::log_shown(PackedPosition first, std::uint32_t slots) {
   if (!setup_.log_used) return;
-  PackedPosition first = next_used_;
-  first.go_back(slots, setup_.size);
   const std::uint32_t to_end = std::min<std::uint32_t>(slots, setup_.size - first.index);
   view_.wrote(slot(first.index), to_end * sizeof(PackedDesc));
   view_.wrote(descriptors_, (slots - to_end) * sizeof(PackedDesc));
@@ -300,15 +323,15 @@ void PackedRing::log_shown(std::uint32_t slots) {
 }
 
 Notify PackedRing::publish() {
-  if (slots_pushed_ == 0) return Notify::no;
+  if (next_used_ == shown_used_) return Notify::no;
   view_.settle();
   inflight_.prepare(next_used_);
-  store_release(slot(first_pushed_) + PackedDesc::flags_at, first_flags_);
+  const PackedPosition first = std::exchange(shown_used_, next_used_);
+  const std::uint32_t shown = next_used_.ahead_of(first, setup_.size);
+  store_release_u64(slot(first.index) + PackedDesc::tail_at, first_used_);
   inflight_.commit();
-  const std::uint32_t shown = slots_pushed_;
   slots_held_ -= shown;
-  slots_pushed_ = 0;
-  if (view_.logged()) log_shown(shown);
+  if (view_.logged()) log_shown(first, shown);
   full_barrier();  // the burst is visible before we look whether the driver wants to be called
 
   const std::uint32_t event = load_relaxed_u32(driver_event_);
@@ -317,8 +340,6 @@ Notify PackedRing::publish() {
     return flags == event_never ? Notify::no : Notify::yes;
   }
   // Is it among the slots that were shown (VIRTIO 2.8.10)?
-  PackedPosition first = next_used_;
-  first.go_back(shown, setup_.size);
   const auto wanted = PackedPosition::of(static_cast<std::uint16_t>(event));
   return wanted.ahead_of(first, setup_.size) < shown ? Notify::yes : Notify::no;
 }

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "libvhost/memory/packed_inflight.hpp"
@@ -27,8 +28,8 @@
  *
  * Barriers. A chain's flags are loaded with acquire, which orders them before all loads of its
  * descriptors: the driver stored them last, of its first descriptor last of all. A burst is shown
- * in the same way: all used descriptors but the first are written with their flags, then the flags
- * of the first are stored with release. A driver reads them in order, so it sees none or all. What
+ * in the same way: all used descriptors but the first are written, then the first is stored with
+ * release. A driver reads them in order, so it sees none or all. What
  * acquire and release cannot order is our store before our load of the driver's wish for a call
  * (publish()), and our wish for a kick before the last look (arm_kick()): there stands a full
  * barrier, as there does on the driver's side. An event suppression structure is loaded and stored
@@ -69,22 +70,23 @@ class PackedRing {
   [[nodiscard]] bool is_broken() const { return broken_; }
   [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty() && !view_.waits(); }
   [[nodiscard]] std::uint16_t size() const { return setup_.size; }
-
-  /// With room for this many pieces no chain is answered with no_room: a buffer is one piece, and
-  /// one more for each region boundary that lies in it.
-  [[nodiscard]] std::size_t longest_chain() const {
-    return std::max(setup_.size, longest_chain_at_least) + MemoryMap::max_regions;
-  }
+  [[nodiscard]] std::size_t longest_chain() const { return setup_.most_pieces(); }
 
  private:
-  /// Where a chain in flight was popped from: unpop() gives it back there.
-  enum class Origin : std::uint8_t { not_in_flight, available, owed };
+  /// What is known of a chain in flight: one word, for the compiler would write field by field.
+  class Held {
+   public:
+    Held() = default;  ///< of none
+    Held(std::uint16_t slots, std::uint16_t entry, Origin origin)
+        : bits_(slots | std::uint64_t{entry} << 16 |
+                std::uint64_t{std::to_underlying(origin)} << 32) {}
+    [[nodiscard]] std::uint16_t slots() const { return static_cast<std::uint16_t>(bits_); }
+    /// In the inflight section.
+    [[nodiscard]] std::uint16_t entry() const { return static_cast<std::uint16_t>(bits_ >> 16); }
+    [[nodiscard]] Origin origin() const { return static_cast<Origin>(bits_ >> 32); }
 
-  /// What is known of a chain in flight.
-  struct alignas(std::uint64_t) Held {  // so that it is written in one piece
-    std::uint16_t slots = 0;
-    std::uint16_t entry = 0;  // in the inflight section
-    Origin origin = Origin::not_in_flight;
+   private:
+    std::uint64_t bits_ = 0;
   };
   using Owed = PackedInflightSection::Owed;
 
@@ -94,7 +96,7 @@ class PackedRing {
     return descriptors_ + index * sizeof(PackedDesc);
   }
   [[nodiscard]] std::uint16_t flags_of(std::uint16_t index) const {
-    return load_acquire(slot(index) + PackedDesc::flags_at);
+    return PackedTail::of(load_acquire_u64(slot(index) + PackedDesc::tail_at)).flags;
   }
   [[nodiscard]] bool has_next() const {
     return next_avail_.is_available(flags_of(next_avail_.index));
@@ -104,14 +106,12 @@ class PackedRing {
   [[nodiscard]] Pop pop_owed(Chain& chain);
   [[nodiscard]] Pop hold(std::uint16_t id, const Held& held, Chain& chain);
   [[nodiscard]] Pop broken();
+  void expect_chains();
   void erase_unshown();
-  [[nodiscard]] std::uint16_t note_single(const PackedDesc& desc, std::uint16_t flags) {
-    inflight_.forget();
-    inflight_.note({desc.addr, desc.length, desc.id, flags});
-    return inflight_.take(desc.id);
-  }
+  template <bool noted>
+  [[nodiscard]] std::size_t pop_straight(std::span<Single> to);
   void leave_memory();
-  void log_shown(std::uint32_t slots);
+  void log_shown(PackedPosition first, std::uint32_t slots);
   void ask_for_kicks(std::uint32_t event);
 
   // Where the areas are; changed by move_to() alone.
@@ -122,12 +122,12 @@ class PackedRing {
   std::byte* device_event_ = nullptr;
   std::shared_ptr<std::vector<std::uint64_t>> nowhere_;  // stands for areas that were taken away
 
-  PackedPosition next_avail_;       // the next slot to pop from
-  PackedPosition next_used_;        // the next slot to push to
-  std::uint32_t slots_held_ = 0;    // popped, or owed, and not shown as used
-  std::uint32_t slots_pushed_ = 0;  // of these, pushed since the last publish()
-  std::uint16_t first_pushed_ = 0;  // the slot of the first chain pushed since then,
-  std::uint16_t first_flags_ = 0;   // and the flags that will show it
+  PackedPosition next_avail_;     // the next slot to pop from
+  PackedPosition next_used_;      // the next slot to push to
+  PackedPosition expected_;       // the next chain whose translations were not asked for
+  PackedPosition shown_used_;     // the same when the driver was last shown what was pushed
+  std::uint32_t slots_held_ = 0;  // popped, or owed, and not shown as used
+  std::uint64_t first_used_ = 0;  // what will show the first chain pushed since then
   bool broken_ = false;
 
   std::uint32_t in_flight_ = 0;
@@ -141,63 +141,74 @@ class PackedRing {
 inline std::size_t PackedRing::pop_singles(std::span<Single> to) {
   if (broken_ || !owed_.empty() || view_.waits()) return 0;
   const GuestView::Reading reading(view_);
-  // Copies: after each look at shared memory the compiler would read members anew.
-  const std::byte* const table = descriptors_;
-  Held* const held = held_.data();
-  MemoryMap::Hint hint = view_.hint();
-  const bool tracked = view_.tracked();
-  const std::uint16_t size = setup_.size;
-  PackedPosition next = next_avail_;
-  const std::size_t most = std::min<std::size_t>(to.size(), size - slots_held_);
+  const std::size_t most = std::min<std::size_t>(to.size(), setup_.size - slots_held_);
   std::size_t count = 0;
-  const bool noting = inflight_.is_there();
-  for (; count < most; ++count) {
-    const std::byte* const slot = table + next.index * sizeof(PackedDesc);
-    const std::uint16_t flags = load_acquire(slot + PackedDesc::flags_at);
-    if (!next.is_available(flags) || (flags & (desc_next | desc_indirect)) != 0) break;
-    const auto desc = read_once<PackedDesc>(slot);
-    if (desc.id >= size || held[desc.id].origin != Origin::not_in_flight || desc.length == 0) break;
-    std::byte* begin = hint.find(GuestAddress{desc.addr}, desc.length);
-    const bool writable = (flags & desc_write) != 0;
-    if (begin == nullptr) {
-      const auto bytes = view_.prefix(GuestAddress{desc.addr}, desc.length,
-                                      writable ? Access::write : Access::read);
-      if (bytes.size() != desc.length) break;
-      begin = bytes.data();
-      hint = view_.hint();
-    }
-    to[count] = {begin, desc.length, desc.id, writable};
-    if (tracked) {
-      view_.keep_single(desc.id, {GuestAddress{desc.addr}, begin, desc.length, writable});
-    }
-    held[desc.id] = {1, noting ? note_single(desc, flags) : std::uint16_t{0}, Origin::available};
-    next.advance(1, size);
+  while (count < most) {  // twice at most: up to the ring's end, and from its beginning
+    const std::size_t straight = setup_.size - std::size_t{next_avail_.index};
+    const auto part = to.subspan(count, std::min(most - count, straight));
+    const std::size_t popped =
+        inflight_.is_there() ? pop_straight<true>(part) : pop_straight<false>(part);
+    count += popped;
+    next_avail_.advance(static_cast<std::uint32_t>(popped), setup_.size);
+    if (popped < part.size()) break;
   }
-  next_avail_ = next;
   in_flight_ += static_cast<std::uint32_t>(count);
   slots_held_ += static_cast<std::uint32_t>(count);
   return count;
 }
 
+/// The same from the next slot on, where the ring does not end before `to` does; `noted` in the
+/// inflight section.
+template <bool noted>
+std::size_t PackedRing::pop_straight(std::span<Single> to) {
+  constexpr std::uint16_t marks = desc_available | desc_used | desc_next | desc_indirect;
+  // Copies: after each look at shared memory the compiler would read members anew.
+  const std::byte* at = slot(next_avail_.index);
+  const std::uint16_t single_here = next_avail_.available_flags();
+  Held* const held = held_.data();
+  MemoryMap::Hint hint = view_.hint();
+  const bool tracked = view_.tracked();
+  PackedInflightSection::Singles inflight(inflight_);
+  const std::uint16_t size = setup_.size;
+  std::size_t count = 0;
+  for (; count < to.size(); ++count) {
+    const auto tail = PackedTail::of(load_acquire_u64(at + PackedDesc::tail_at));
+    if ((tail.flags & marks) != single_here) break;
+    if (tail.id >= size || held[tail.id].origin() != Origin::not_in_flight || tail.length == 0)
+      break;
+    const GuestAddress address{read_once<std::uint64_t>(at)};
+    const bool writable = (tail.flags & desc_write) != 0;
+    std::byte* begin = hint.find(address, tail.length);
+    if (begin == nullptr) {
+      const auto bytes =
+          view_.prefix(address, tail.length, writable ? Access::write : Access::read);
+      if (bytes.size() != tail.length) break;
+      begin = bytes.data();
+      hint = view_.hint();
+    }
+    to[count] = {begin, tail.length, tail.id, writable};
+    if (tracked) view_.keep_single(tail.id, {address, begin, tail.length, writable});
+    std::uint16_t entry = 0;
+    if constexpr (noted) entry = inflight.take(address, tail);
+    held[tail.id] = {1, entry, Origin::available};
+    at += sizeof(PackedDesc);
+  }
+  return count;
+}
+
 inline void PackedRing::push(std::uint16_t id, std::uint32_t written_bytes) {
-  Held& held = held_[id];
-  std::byte* const used = slot(next_used_.index) + PackedDesc::length_at;
+  const Held held = std::exchange(held_[id], Held());
   const std::uint16_t wrote = written_bytes > 0 ? desc_write : 0;
   const auto flags = static_cast<std::uint16_t>(next_used_.used_flags() | wrote);
-  if (slots_pushed_ == 0) {
-    first_pushed_ = next_used_.index;
-    first_flags_ = flags;
-    const PackedUsed elem{written_bytes, id, flags};
-    std::memcpy(used, &elem, offsetof(PackedUsed, flags));
+  const std::uint64_t used = PackedTail{written_bytes, id, flags}.bits();
+  if (next_used_ == shown_used_) {
+    first_used_ = used;
   } else {
-    const PackedUsed elem{written_bytes, id, flags};
-    std::memcpy(used, &elem, sizeof elem);
+    store_relaxed_u64(slot(next_used_.index) + PackedDesc::tail_at, used);
   }
-  next_used_.advance(held.slots, setup_.size);
-  slots_pushed_ += held.slots;
-  held.origin = Origin::not_in_flight;
+  next_used_.advance(held.slots(), setup_.size);
   --in_flight_;
-  inflight_.give_back(held.entry);
+  inflight_.give_back(held.entry());
   view_.give_back(id);
 }
 

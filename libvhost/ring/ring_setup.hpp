@@ -1,9 +1,12 @@
 #pragma once
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
 #include "libvhost/memory/address.hpp"
 #include "libvhost/memory/ledger.hpp"
+#include "libvhost/memory/memory_map.hpp"
 
 /* The words that all ring layouts share. */
 namespace vhost {
@@ -13,6 +16,13 @@ namespace vhost {
 enum class Pop : std::uint8_t { ready, empty, broken, no_room };
 
 enum class Notify : std::uint8_t { no, yes };
+
+/// Where a chain in flight was popped from: unpop() gives it back there.
+enum class Origin : std::uint8_t { not_in_flight, available, owed };
+
+/// The longest chain that is served, where the ring itself is not longer. Drivers are known to
+/// build longer indirect tables than VIRTIO 2.7.5.3.1 and 2.8.19 let them.
+inline constexpr std::uint16_t longest_chain_at_least = 1024;
 
 /// Everything that makes a ring, from SET_VRING_NUM, _ADDR, _BASE and the features.
 struct RingSetup {
@@ -28,11 +38,20 @@ struct RingSetup {
   bool log_used = false;             ///< what is written to the used ring goes into the dirty log,
   std::uint64_t log_address = 0;     ///< as if the used ring lay at this guest-physical address
   std::shared_ptr<Ledger> ledger{};  ///< for others to look into; null: the ring has its own
+
+  /// Of the longest chain that is served.
+  [[nodiscard]] std::size_t most_descriptors() const {
+    return std::max(size, longest_chain_at_least);
+  }
+  /// With room for so many no chain is answered with no_room: a buffer is one piece, and one more
+  /// for each region boundary that lies in it.
+  [[nodiscard]] std::size_t most_pieces() const {
+    return most_descriptors() + MemoryMap::max_regions;
+  }
 };
 
-/// The longest chain that is served, where the ring itself is not longer. Drivers are known to
-/// build longer indirect tables than VIRTIO 2.7.5.3.1 and 2.8.19 let them.
-inline constexpr std::uint16_t longest_chain_at_least = 1024;
+/// Chains ahead of the next one whose translations are asked for before they are needed.
+inline constexpr std::uint16_t most_expected = 256;
 
 /// There is an area, and it is aligned for numbers of `bytes`. The front-end's addresses are, but
 /// a region may begin anywhere in its file.

@@ -88,18 +88,24 @@ Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<cons
 
   auto owed = ring.inflight_.recover(ring.next_used_);
   if (!owed) return std::unexpected(owed.error());
-  if (!owed->empty()) {
+  if (auto& heads = *owed) {
     // The predecessor had taken these, and everything before them was given back. The front-end
-    // may not know it: QEMU goes on from the used index after a crash.
-    ring.next_avail_ = static_cast<std::uint16_t>(ring.next_used_ + owed->size());
+    // may not know it: after a crash QEMU goes on from the used index, cloud-hypervisor from the
+    // available one, which covers what nobody has seen yet.
+    ring.next_avail_ = static_cast<std::uint16_t>(ring.next_used_ + heads->size());
     ring.seen_avail_ = ring.next_avail_;
-    std::ranges::reverse(*owed);
-    ring.owed_ = std::move(*owed);
+    std::ranges::reverse(*heads);
+    ring.owed_ = std::move(*heads);
   } else if (static_cast<std::uint16_t>(ring.next_avail_ - ring.next_used_) > setup.size) {
     // No base at all: behind what was used, or further ahead than the ring is long. DPDK's
     // virtio-user says 0 to the successor of a back-end that died, and means this.
     ring.next_avail_ = ring.next_used_;
     ring.seen_avail_ = ring.next_avail_;
+  }
+  ring.expected_ = ring.next_avail_;
+  if (ring.view_.translated()) {
+    const GuestView::Reading reading(ring.view_);
+    ring.expect_chains();
   }
   return ring;
 }
@@ -151,8 +157,30 @@ bool SplitRing::see_more() {
   return seen_avail_ != next_avail_;
 }
 
+/// Asks for the translations of chains that were not popped yet, each once. While a Reading is
+/// there.
+void SplitRing::expect_chains() {
+  const auto ahead = [this](std::uint16_t index) {
+    return static_cast<std::uint16_t>(index - next_avail_);
+  };
+  const std::uint16_t offered = ahead(available_index());
+  if (offered > layout_.size) return;  // pop() will say so
+  if (ahead(expected_) > offered) expected_ = next_avail_;
+  const auto most = std::min<std::uint16_t>(offered, most_expected);
+  for (; ahead(expected_) < most && !view_.asks_no_more(); ++expected_) {
+    const std::size_t slot = expected_ & (layout_.size - 1u);
+    const std::uint16_t head = load_relaxed(available_ + SplitLayout::entries_at + slot * 2);
+    SplitSource source(descriptors_, head, view_, setup_.indirect);
+    (void)expect_chain(source, view_, layout_.size);
+  }
+}
+
 /// What is read here only says what to fetch: pop() reads it again, and checks it.
 void SplitRing::look_ahead(std::uint16_t chains) {
+  if (view_.is_cold() && !broken_) {
+    const GuestView::Reading reading(view_);
+    expect_chains();
+  }
   if (next_avail_ == seen_avail_ && !see_more()) return;
   const auto ahead = std::min(chains, static_cast<std::uint16_t>(seen_avail_ - next_avail_));
   for (std::uint16_t i = 0; i < ahead; ++i) {
@@ -203,11 +231,10 @@ Pop SplitRing::pop_owed(Chain& chain) {
 Pop SplitRing::read(std::uint16_t head, Chain& chain) {
   if (view_.waits()) return Pop::empty;
   const GuestView::Reading reading(view_);
-  const std::size_t limit = std::max(layout_.size, longest_chain_at_least);
   const SplitSource source(descriptors_, head, view_, setup_.indirect);
-  switch (read_chain(source, view_, limit, chain)) {
+  switch (read_chain(source, view_, setup_.most_descriptors(), chain)) {
     case ReadChain::ready: break;
-    case ReadChain::waits: return Pop::empty;
+    case ReadChain::waits: expect_chains(); return Pop::empty;
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room:
       // Buffers that cross more boundaries than there are lie on top of each other.

@@ -64,17 +64,9 @@ class SplitRing {
   [[nodiscard]] bool is_broken() const { return broken_; }
   [[nodiscard]] bool owes() const { return !broken_ && !owed_.empty() && !view_.waits(); }
   [[nodiscard]] std::uint16_t size() const { return layout_.size; }
-
-  /// With room for this many pieces no chain is answered with no_room: a buffer is one piece, and
-  /// one more for each region boundary that lies in it.
-  [[nodiscard]] std::size_t longest_chain() const {
-    return std::max(layout_.size, longest_chain_at_least) + MemoryMap::max_regions;
-  }
+  [[nodiscard]] std::size_t longest_chain() const { return setup_.most_pieces(); }
 
  private:
-  /// Where a chain in flight was popped from: unpop() gives it back there.
-  enum class Origin : std::uint8_t { not_in_flight, available, owed };
-
   SplitRing(const RingSetup& setup, InflightSection inflight);
   [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] bool see_available();
@@ -82,6 +74,7 @@ class SplitRing {
   [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
   [[nodiscard]] Pop pop_owed(Chain& chain);
   [[nodiscard]] Pop broken();
+  void expect_chains();
   void leave_memory();
   void ask_for_kicks(std::uint16_t event, std::uint16_t flags);
   void log_used(std::size_t offset, std::size_t bytes);
@@ -101,6 +94,7 @@ class SplitRing {
   std::uint16_t seen_avail_ = 0;  // the available index when it was last read
   std::uint16_t next_used_ = 0;   // the next entry to push
   std::uint16_t shown_used_ = 0;  // the used index as the driver sees it
+  std::uint16_t expected_ = 0;    // the next entry whose translations were not asked for
   bool broken_ = false;
 
   std::uint32_t in_flight_ = 0;

@@ -45,8 +45,7 @@ class Device {
   /// The protocol features of this kind of device, beside those that the session serves for all:
   /// any of DeviceState::device_protocol_features. Where one is missing, its messages are refused.
   [[nodiscard]] virtual std::uint64_t protocol_features() const {
-    return bit(protocol_feature::config) | bit(protocol_feature::backend_req) |
-           bit(protocol_feature::inflight_shmfd);
+    return bit(protocol_feature::config) | bit(protocol_feature::inflight_shmfd);
   }
 
   /// What the driver accepted. Not while a ring runs. 0: the device was reset.

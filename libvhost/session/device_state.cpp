@@ -35,6 +35,9 @@ Result<void> DeviceState::admit(const RequestRule& rule, const Message& message)
       !has(accepted_, feature::protocol_features)) {
     return refuse(name + " came without VHOST_USER_F_PROTOCOL_FEATURES");
   }
+  if (rule.gate == Gate::iommu_accepted && !has(accepted_, feature::access_platform)) {
+    return refuse(name + " came without VIRTIO_F_ACCESS_PLATFORM");
+  }
   if (rule.gate >= Gate{0} && !protocol_has(static_cast<unsigned>(rule.gate))) {
     return refuse(name + " came without its protocol feature");
   }
@@ -152,6 +155,7 @@ Result<void> DeviceState::set_vring_enable(const VringState& request) {
   }
   VringConfig& ring = rings_[*index];
   ring.enabled = request.value == 1;
+  ring.parked = false;
   ring.cut_off = !ring.enabled && ring.running;
   return {};
 }
@@ -162,6 +166,7 @@ Result<void> DeviceState::set_vring_kick(const VringFd& request) {
   VringConfig& ring = rings_[*index];
   ring.kick = request.fd;
   ring.kick_mode = request.fd ? Kick::by_fd : Kick::polling;
+  ring.parked = false;
   return {};
 }
 
@@ -176,6 +181,7 @@ Result<void> DeviceState::set_vring_err(const VringFd& request) {
   const auto index = ring_index(request.index);
   if (!index) return std::unexpected(index.error());
   rings_[*index].error = request.fd;
+  rings_[*index].parked = false;
   return {};
 }
 
@@ -204,6 +210,7 @@ RingSetup DeviceState::setup_of(std::uint16_t index) const {
   setup.event_idx = has(accepted_, feature::event_idx);
   setup.indirect = has(accepted_, feature::indirect_desc);
   setup.packed = has(accepted_, feature::ring_packed);
+  setup.iova = has(accepted_, feature::access_platform);
   if (setup.packed && !rings_[index].has_base) setup.base = new_packed_base;
   return setup;
 }

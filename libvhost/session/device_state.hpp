@@ -40,6 +40,7 @@ struct VringConfig {
   bool running = false;     ///< enabled, or to be discarded
   bool discarding = false;  ///< of the two, it runs to be discarded
   bool cut_off = false;     ///< disabled while it ran, and not enabled or told to stop since
+  bool parked = false;      ///< it was broken when it stopped; until it is told to go on
   Kick kick_mode = Kick::none;
   std::shared_ptr<const EventFd> kick;
   std::shared_ptr<const EventFd> call;
@@ -58,16 +59,16 @@ class DeviceState {
   static constexpr std::uint64_t transport_features =
       bit(feature::log_all) | bit(feature::any_layout) | bit(feature::indirect_desc) |
       bit(feature::event_idx) | bit(feature::protocol_features) | bit(feature::version_1) |
-      bit(feature::ring_packed);
+      bit(feature::access_platform) | bit(feature::ring_packed);
   /// The protocol features that every device has.
   static constexpr std::uint64_t session_protocol_features =
       bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
-      bit(protocol_feature::reply_ack) | bit(protocol_feature::reset_device) |
-      bit(protocol_feature::configure_mem_slots) | bit(protocol_feature::status);
+      bit(protocol_feature::reply_ack) | bit(protocol_feature::backend_req) |
+      bit(protocol_feature::reset_device) | bit(protocol_feature::configure_mem_slots) |
+      bit(protocol_feature::status) | bit(protocol_feature::gpa_addresses);
   /// Those that a device may add. What else it names is not offered: nobody would serve it.
   static constexpr std::uint64_t device_protocol_features =
-      bit(protocol_feature::rarp) | bit(protocol_feature::mtu) |
-      bit(protocol_feature::backend_req) | bit(protocol_feature::config) |
+      bit(protocol_feature::rarp) | bit(protocol_feature::mtu) | bit(protocol_feature::config) |
       bit(protocol_feature::inflight_shmfd);
 
   /// `extra_protocol_features` are offered as they are.

@@ -69,17 +69,22 @@ Result<UniqueFd> EventLoop::every(std::chrono::milliseconds period, Callback cal
 }
 
 Result<void> EventLoop::run() {
-  running_ = true;
-  while (running_) {
-    std::array<epoll_event, 16> events;
-    const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
-    if (count < 0 && errno != EINTR) return fail_errno(Fault::host, "cannot wait for events");
-    for (int i = 0; i < count && running_; ++i) {
-      const auto found = callbacks_.find(events[static_cast<std::size_t>(i)].data.fd);
-      if (found == callbacks_.end()) continue;  // forgotten by a callback before it
-      const auto callback = found->second;      // lives on if it forgets itself
-      (*callback)();
-    }
+  stopped_ = false;
+  while (!stopped_) {
+    if (const auto turned = turn(-1); !turned) return turned;
+  }
+  return {};
+}
+
+Result<void> EventLoop::turn(int timeout_ms) {
+  std::array<epoll_event, 16> events;
+  const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), timeout_ms);
+  if (count < 0 && errno != EINTR) return fail_errno(Fault::host, "cannot wait for events");
+  for (int i = 0; i < count && !stopped_; ++i) {
+    const auto found = callbacks_.find(events[static_cast<std::size_t>(i)].data.fd);
+    if (found == callbacks_.end()) continue;  // forgotten by a callback before it
+    const auto callback = found->second;      // lives on if it forgets itself
+    (*callback)();
   }
   return {};
 }

@@ -29,19 +29,22 @@ class EventLoop {
 
   /// A timer that calls back every `period` until its descriptor is forgotten and closed.
   [[nodiscard]] Result<UniqueFd> every(std::chrono::milliseconds period, Callback callback);
-  /// From now on the timer calls back after `delay`, and then every `delay`.
+  /// From now on the timer calls back after `delay`, and then every `delay`; 0: not any more.
   static void change(const UniqueFd& timer, std::chrono::milliseconds delay);
 
+  /// Calls back for what is there, without waiting.
+  [[nodiscard]] Result<void> turn() { return turn(0); }
   /// Waits and calls back until stop().
   [[nodiscard]] Result<void> run();
-  void stop() { running_ = false; }
+  void stop() { stopped_ = true; }
 
  private:
   [[nodiscard]] Result<void> add(int fd, std::uint32_t events, Callback callback);
+  [[nodiscard]] Result<void> turn(int timeout_ms);
   explicit EventLoop(UniqueFd epoll) : epoll_(std::move(epoll)) {}
 
   UniqueFd epoll_;
-  bool running_ = false;
+  bool stopped_ = false;
   std::unordered_map<int, std::shared_ptr<Callback>> callbacks_;
 };
 

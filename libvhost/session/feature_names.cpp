@@ -38,6 +38,7 @@ constexpr std::array protocol_names{
     Name{protocol_feature::reset_device, "RESET_DEVICE"},
     Name{protocol_feature::configure_mem_slots, "CONFIGURE_MEM_SLOTS"},
     Name{protocol_feature::status, "STATUS"},
+    Name{protocol_feature::gpa_addresses, "GPA_ADDRESSES"},
 };
 
 std::vector<std::string> names_of(std::uint64_t features, unsigned first,

@@ -17,6 +17,7 @@ enum class Gate : signed char {
   none = -1,
   protocol_features_offered = -2,   ///< feature bit 30, which we always offer
   protocol_features_accepted = -3,  ///< SET_FEATURES accepted feature bit 30, or is yet to come
+  iommu_accepted = -4,              ///< SET_FEATURES accepted VIRTIO_F_ACCESS_PLATFORM
   // 0 and above: that protocol feature was accepted.
 };
 [[nodiscard]] constexpr Gate needs(unsigned protocol_feature_bit) {
@@ -65,6 +66,7 @@ inline constexpr std::array request_table{
   RequestRule{Request::send_rarp,              "SEND_RARP",              8, 8,                    0, 0, false, needs(protocol_feature::rarp),              WhileRunning::yes},
   RequestRule{Request::net_set_mtu,            "NET_SET_MTU",            8, 8,                    0, 0, false, needs(protocol_feature::mtu),               WhileRunning::yes},
   RequestRule{Request::set_backend_req_fd,     "SET_BACKEND_REQ_FD",     0, 0,                    1, 1, false, needs(protocol_feature::backend_req),       WhileRunning::yes},
+  RequestRule{Request::iotlb_msg,              "IOTLB_MSG",              32, 32,                  0, 0, true,  Gate::iommu_accepted,                       WhileRunning::yes},
   RequestRule{Request::get_config,             "GET_CONFIG",             12, largest_config,      0, 0, true,  needs(protocol_feature::config),            WhileRunning::yes},
   RequestRule{Request::set_config,             "SET_CONFIG",             13, largest_config,      0, 0, false, needs(protocol_feature::config),            WhileRunning::yes},
   RequestRule{Request::postcopy_advise,        "POSTCOPY_ADVISE",        0, 0,                    0, 0, true,  needs(protocol_feature::pagefault),         WhileRunning::yes},

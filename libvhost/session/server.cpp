@@ -89,7 +89,8 @@ void Server::take_connections() {
 
 void Server::open(UniqueFd socket) {
   const int fd = socket.get();
-  auto session = std::make_unique<Session>(std::move(socket), device_, log_, conduct_, extras_);
+  auto session =
+      std::make_unique<Session>(std::move(socket), loop_, device_, log_, conduct_, extras_);
   const auto watched = loop_.watch(fd, [this] {
     if (!session_->on_readable()) close();
   });

@@ -11,14 +11,16 @@ constexpr std::uint64_t most_complaints = 16;
 
 }  // namespace
 
-Session::Session(UniqueFd socket, Device& device, Log log, std::shared_ptr<Conduct> conduct,
-                 Extras extras)
+Session::Session(UniqueFd socket, EventLoop& loop, Device& device, Log log,
+                 std::shared_ptr<Conduct> conduct, Extras extras)
     : socket_(std::move(socket)),
+      loop_(loop),
       device_(device),
       log_(std::move(log)),
       conduct_(std::move(conduct)),
       state_(device.features(), device.protocol_features(), device.max_queues(),
-             extras.protocol_features()) {}
+             extras.protocol_features()),
+      channel_(loop, log_) {}
 
 Session::~Session() {
   if (postcopy_.give_up()) {
@@ -85,7 +87,8 @@ std::optional<Session::Reply> Session::refusal(const RequestRule* rule,
       case Request::postcopy_advise: return Reply{};  // without a descriptor
       case Request::postcopy_end: return Reply::of(std::uint64_t{1});
       case Request::get_inflight_fd: return Reply::of(InflightDescription{});
-      case Request::set_log_base: return Reply::of(std::uint64_t{1});
+      case Request::set_log_base:
+      case Request::iotlb_msg: return Reply::of(std::uint64_t{1});
       default: return std::nullopt;
     }
   }
@@ -124,11 +127,10 @@ Session::Answer Session::dispatch(const RequestRule& rule, Message& message) {
     case Request::reset_owner: state_.disable_all(); return done(stop_all());
     case Request::set_features: return done(set_features(payload_as<std::uint64_t>(message)));
     case Request::set_protocol_features:
-      return done(state_.set_protocol_features(payload_as<std::uint64_t>(message)));
+      return done(set_protocol_features(payload_as<std::uint64_t>(message)));
     case Request::set_status: return done(state_.set_status(payload_as<std::uint64_t>(message)));
-    case Request::set_backend_req_fd:
-      backend_channel_ = std::move(message.fds.front());
-      return std::nullopt;
+    case Request::set_backend_req_fd: return done(channel_.open(std::move(message.fds.front())));
+    case Request::iotlb_msg: return take_iotlb(payload_as<IotlbMessage>(message));
     case Request::net_set_mtu: return done(device_.set_mtu(payload_as<std::uint64_t>(message)));
     case Request::send_rarp:  // a u64 on the wire, whose first six bytes are the address
       return done(device_.announce(read_once<std::array<std::byte, 6>>(message.payload.data())));
@@ -157,10 +159,17 @@ Result<void> Session::settle(std::uint16_t index) {
   if (ring.running && ring.discarding == enabled) {
     if (auto stopped = stop(index); !stopped) return stopped;
   }
-  const bool wanted = enabled || (ring.cut_off && device_.discards_disabled(index));
-  // Before there is memory it is no mistake that the areas are not in it.
-  if (memory_->size() != 0 && wanted && !ring.running && state_.complete(index)) start(index);
+  if (ring.running || !may_run(index)) return {};
+  if (translates()) iommu_->begin(index);
+  start(index);
   return {};
+}
+
+bool Session::may_run(std::uint16_t index) const {
+  const VringConfig& ring = state_.rings()[index];
+  const bool wanted = state_.enabled(index) || (ring.cut_off && device_.discards_disabled(index));
+  // Before there is memory it is no mistake that the areas are not in it.
+  return memory_->size() != 0 && wanted && !ring.parked && state_.complete(index);
 }
 
 Result<void> Session::settle_all() {
@@ -191,6 +200,7 @@ void Session::start(std::uint16_t index) {
   VringConfig& config = state_.rings()[index];
   auto ring = make_ring(index);
   if (!ring) {
+    if (translates() && iommu_->ledger(index)->waiting) return;  // wake() comes when they are known
     ++refused_;
     complain("ring " + std::to_string(index) + " cannot start: " + ring.error().what);
     if (config.error) config.error->signal_with_care();
@@ -203,16 +213,21 @@ void Session::start(std::uint16_t index) {
 }
 
 Result<void> Session::stop(std::uint16_t index) {
-  if (!state_.rings()[index].running) return {};
+  if (!state_.rings()[index].running) {
+    if (iommu_) iommu_->end(index);
+    return {};
+  }
   const auto ring = device_.stop_ring(index);
   if (!ring) {
     state_.rings()[index].running = false;
     return pass_on(ring);
   }
+  if (iommu_) iommu_->end(index);
   state_.stopped(index, std::visit([](const auto& r) { return r.base(); }, *ring));
   // What is in it cannot be discarded either; it would only break again.
   if (std::visit([](const auto& r) { return r.is_broken(); }, *ring)) {
     state_.rings()[index].cut_off = false;
+    state_.rings()[index].parked = true;
   }
   return {};
 }
@@ -227,12 +242,11 @@ Result<void> Session::stop_all() {
 }
 
 void Session::notify_config_change() {
-  if (!backend_channel_ || !state_.protocol_has(protocol_feature::config)) return;
-  // No acknowledgement is asked for: a front-end may read the configuration on this very
-  // connection before it gives one, and would wait for us while we wait for it.
-  const auto sent = send_message(backend_channel_.get(),
-                                 static_cast<std::uint32_t>(BackendRequest::config_change), 0, {});
-  if (!sent) log_(LogLevel::warning, "CONFIG_CHANGE_MSG: " + sent.error().what);
+  if (!channel_.is_open() || !state_.protocol_has(protocol_feature::config)) return;
+  // No acknowledgement is asked for: nothing would follow from it.
+  if (channel_.tell(BackendRequest::config_change, {}) != BackendChannel::Sent::yes) {
+    log_(LogLevel::warning, "CONFIG_CHANGE_MSG does not fit into the back-end channel");
+  }
 }
 
 bool Session::memory_is_whole() const {

@@ -6,8 +6,10 @@
 #include "libvhost/memory/dirty_log.hpp"
 #include "libvhost/memory/inflight.hpp"
 #include "libvhost/memory/memory_map.hpp"
+#include "libvhost/session/backend_channel.hpp"
 #include "libvhost/session/device.hpp"
 #include "libvhost/session/device_state.hpp"
+#include "libvhost/session/iommu.hpp"
 #include "libvhost/session/log.hpp"
 #include "libvhost/session/postcopy.hpp"
 #include "libvhost/wire/message.hpp"
@@ -22,7 +24,8 @@
  *
  * Whether a ring runs follows from the state: after each message that could matter, settle()
  * starts what may run and stops what may not. A ring whose areas are not in the shared memory
- * (yet) does not start; it is tried again when the memory, the ring or its enable changes.
+ * (yet) does not start; it is tried again when the memory, the ring or its enable changes. Where an
+ * IOMMU translates, its areas are asked for, and it starts when they are known.
  *
  * Thread: the control thread.
  */
@@ -50,9 +53,10 @@ struct Extras {
 
 class Session {
  public:
-  /// `conduct` is that of the front-end, in this connection and others.
-  Session(UniqueFd socket, Device& device, Log log, std::shared_ptr<Conduct> conduct,
-          Extras extras = {});
+  /// `conduct` is that of the front-end, in this connection and others. On `loop` it waits for what
+  /// is not a message on its socket.
+  Session(UniqueFd socket, EventLoop& loop, Device& device, Log log,
+          std::shared_ptr<Conduct> conduct, Extras extras = {});
   /// Stops all rings, so that nothing uses the front-end's memory any more.
   ~Session();
   Session(const Session&) = delete;
@@ -98,15 +102,17 @@ class Session {
   [[nodiscard]] Result<void> set_features(std::uint64_t features);
   [[nodiscard]] Result<void> set_vring_addr(const VringAddr& request);
   [[nodiscard]] Answer set_log_base(const LogDescription& request, const UniqueFd& fd);
-  void settle_log();
+  [[nodiscard]] Result<void> settle_log();
   [[nodiscard]] Answer get_config(const Message& message);
   [[nodiscard]] Answer set_config(const Message& message);
   [[nodiscard]] Answer get_vring_base(const VringState& request);
   [[nodiscard]] Answer set_vring_fd(const RequestRule& rule, Message& message);
+  [[nodiscard]] Result<void> set_protocol_features(std::uint64_t features);
   [[nodiscard]] Answer set_mem_table(Message& message);
   [[nodiscard]] Answer get_inflight(const InflightDescription& request);
   [[nodiscard]] Answer set_inflight(const InflightDescription& request, const UniqueFd& fd);
   [[nodiscard]] Answer reset_device();
+  [[nodiscard]] Answer take_iotlb(const IotlbMessage& message);
 
   [[nodiscard]] const MemoryMap& known_memory() const;
   [[nodiscard]] Answer take_memory(Result<MemoryMap> map, const Message& message);
@@ -117,15 +123,21 @@ class Session {
   [[nodiscard]] Result<void> adopt(Result<MemoryMap> map);
   [[nodiscard]] Result<void> settle(std::uint16_t index);
   [[nodiscard]] Result<void> settle_all();
+  [[nodiscard]] bool may_run(std::uint16_t index) const;
   void start(std::uint16_t index);
   [[nodiscard]] bool begin();
   void rest_if_idle();
+  void wake(std::uint16_t index);
+  [[nodiscard]] Result<void> settle_iommu();
+  [[nodiscard]] Result<void> adopt_translated(std::shared_ptr<const MemoryMap> memory);
+  [[nodiscard]] bool translates() const { return memory_->iotlb() != nullptr; }
   [[nodiscard]] Result<void> stop(std::uint16_t index);
   [[nodiscard]] Result<void> stop_all();
   [[nodiscard]] Result<AnyRing> make_ring(std::uint16_t index) const;
   void complain(const std::string& what);
 
   UniqueFd socket_;
+  EventLoop& loop_;
   Device& device_;
   Log log_;
   const std::shared_ptr<Conduct> conduct_;
@@ -137,9 +149,10 @@ class Session {
   std::shared_ptr<DirtyLog> log_pages_;  // may be there long before, and after, it is used
   std::shared_ptr<const Mapping> inflight_;
   InflightDescription inflight_description_{};
-  UniqueFd backend_channel_;
   bool begun_ = false;   // the device, and it does not rest
   bool doomed_ = false;  // it could not: the connection ends
+  BackendChannel channel_;
+  std::unique_ptr<Iommu> iommu_;  // once there was one, for as long as the connection lasts
   std::uint64_t messages_ = 0;
   std::uint64_t refused_ = 0;
 };

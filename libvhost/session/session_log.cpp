@@ -29,8 +29,9 @@ Result<void> Session::set_features(std::uint64_t features) {
     return fail(Fault::front_end, "memory is to be logged, and there is no SET_LOG_BASE");
   }
   if (auto accepted = state_.set_features(features); !accepted) return accepted;
+  if (auto settled = settle_iommu(); !settled) return settled;
   if (!state_.any_running()) device_.set_features(state_.accepted());
-  settle_log();
+  if (auto settled = settle_log(); !settled) return settled;
   return settle_all();
 }
 
@@ -42,26 +43,29 @@ Session::Answer Session::set_log_base(const LogDescription& request, const Uniqu
                                       " bytes ends before the guest's memory");
   }
   log_pages_ = std::move(*log);
-  settle_log();
+  if (const auto settled = settle_log(); !settled) return pass_on(settled);
   return Reply::of(std::uint64_t{0});
 }
 
 /// Logs what the rings write, from now on or no longer.
-void Session::settle_log() {
+Result<void> Session::settle_log() {
   const auto log = has(state_.accepted(), feature::log_all) ? log_pages_ : nullptr;
-  if (memory_->log() == log) return;
+  if (memory_->log() == log) return {};
   // From one log to the next nothing can get lost: the front-end reads the old one once more.
   const Drain drain = memory_->log() && log ? Drain::no : Drain::yes;
   const auto next = std::make_shared<const MemoryMap>(memory_->logged_in(log));
+  if (translates()) return adopt_translated(next);
   if (state_.any_running()) device_.move_to(next, drain);
   memory_ = next;
+  return {};
 }
 
 /// A ring that runs goes on with other words about its log.
 Result<void> Session::set_vring_addr(const VringAddr& request) {
   const auto index = state_.ring_index(request.index);
   if (!index) return pass_on(index);
-  if (memory_->log() && (request.flags & vring_flag_log) != 0) {
+  // With an IOMMU it is an IOVA; what is written is then found where it is written.
+  if (memory_->log() && !translates() && (request.flags & vring_flag_log) != 0) {
     const std::uint64_t end = request.log + used_bytes(state_.setup_of(*index));
     if (end < request.log || !memory_->log()->reaches(end)) {
       return fail(Fault::front_end, "the dirty log ends before the used ring of ring " +

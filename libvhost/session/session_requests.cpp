@@ -79,7 +79,17 @@ Session::Answer Session::get_vring_base(const VringState& request) {
   ring.kick = nullptr;
   ring.cut_off = false;
   rest_if_idle();
+  // While nothing runs, front-ends do not tell what they take back.
+  if (translates() && !state_.any_running()) memory_->iotlb()->clear();
   return Reply::of(VringState{request.index, state_.setup_of(*index).base});
+}
+
+Result<void> Session::set_protocol_features(std::uint64_t features) {
+  const std::uint64_t changed = features ^ state_.protocol_accepted();
+  if (memory_->size() != 0 && has(changed, protocol_feature::gpa_addresses)) {
+    return fail(Fault::front_end, "GPA_ADDRESSES changes while memory is shared");
+  }
+  return state_.set_protocol_features(features);
 }
 
 Session::Answer Session::dispatch_memory(const RequestRule& rule, Message& message) {
@@ -108,7 +118,7 @@ Session::Answer Session::set_mem_table(Message& message) {
 }
 
 /// With GPA_ADDRESSES ring areas and IOTLB entries are given in guest-physical addresses: then the
-/// front-end's own address space is that of the guest.
+/// front-end's own address space is that of the guest, whatever else a region says.
 MemoryRegion Session::as_addressed(MemoryRegion region) const {
   if (state_.protocol_has(protocol_feature::gpa_addresses)) {
     region.frontend_address = region.guest_address;
@@ -124,6 +134,7 @@ Result<void> Session::adopt(Result<MemoryMap> map) {
     return fail(Fault::front_end, "the dirty log ends before the new memory; make it longer first");
   }
   const auto next = std::make_shared<const MemoryMap>(std::move(*map));
+  if (translates()) return adopt_translated(next);
   const Drain drain = next->keeps_all_of(*memory_) ? Drain::no : Drain::yes;
   if (state_.any_running()) device_.move_to(next, drain);
   memory_ = next;
@@ -196,7 +207,8 @@ Session::Answer Session::set_inflight(const InflightDescription& request, const 
 
 /// In the layout that was negotiated, with its section of the inflight region if there is one.
 Result<AnyRing> Session::make_ring(std::uint16_t index) const {
-  const RingSetup setup = state_.setup_of(index);
+  RingSetup setup = state_.setup_of(index);
+  if (translates()) setup.ledger = iommu_->ledger(index);
   if (!inflight_ || index >= inflight_description_.queues) {
     if (setup.packed) return PackedRing::create(setup, memory_);
     return SplitRing::create(setup, memory_);
@@ -221,8 +233,9 @@ Session::Answer Session::reset_device() {
   if (const auto stopped = stop_all(); !stopped) return pass_on(stopped);
   state_.reset();
   inflight_ = nullptr;  // it tells of rings that are no more
-  settle_log();
   device_.set_features(0);
+  if (const auto settled = settle_iommu(); !settled) return pass_on(settled);
+  if (const auto settled = settle_log(); !settled) return pass_on(settled);
   return std::nullopt;
 }
 

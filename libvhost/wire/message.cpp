@@ -35,7 +35,7 @@ Result<std::size_t> MessageReader::receive(int socket, std::span<std::byte> room
   header.msg_controllen = control.size();
 
   ssize_t got;
-  do got = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
+  do got = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   while (got < 0 && errno == EINTR);
   if (got < 0) {
     if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;

@@ -31,9 +31,9 @@ template <Wire T>
 /// descriptors travel with bytes, and must not be given to the message after.
 class MessageReader {
  public:
-  /// The next whole message; nothing if the socket has no more bytes just now (only a
-  /// non-blocking socket says so). An error ends the connection: the peer closed it (`closed()`
-  /// is true then), its message is not of this protocol, or it sent more than 8 descriptors.
+  /// The next whole message; nothing if the socket has no more bytes just now. Never waits for
+  /// them. An error ends the connection: the peer closed it (`closed()` is true then), its message
+  /// is not of this protocol, or it sent more than 8 descriptors.
   [[nodiscard]] Result<std::optional<Message>> read(int socket);
 
   /// The peer closed its end between two messages: an orderly end.

@@ -128,7 +128,8 @@ struct LogDescription {
 };
 static_assert(Wire<LogDescription> && sizeof(LogDescription) == 16);
 
-/// SET_VRING_ADDR. The addresses are those of the front-end's own process.
+/// SET_VRING_ADDR. The addresses are those of the front-end's own process; with GPA_ADDRESSES, the
+/// guest's.
 struct VringAddr {
   std::uint32_t index;
   std::uint32_t flags;
@@ -185,6 +186,20 @@ struct InflightDescription {
   std::uint32_t padding;
 };
 static_assert(Wire<InflightDescription> && sizeof(InflightDescription) == 24);
+
+/// What an IotlbMessage is (the kernel's vhost_iotlb_msg).
+enum class IotlbType : std::uint8_t { miss = 1, update = 2, invalidate = 3, access_fail = 4 };
+
+/// IOTLB_MSG, in both directions. `access` is 1 to read, 2 to write, 3 for both.
+struct IotlbMessage {
+  std::uint64_t iova;
+  std::uint64_t size_bytes;
+  std::uint64_t frontend_address;
+  std::uint8_t access;
+  std::uint8_t type;
+  std::uint8_t padding[6];
+};
+static_assert(Wire<IotlbMessage> && sizeof(IotlbMessage) == 32);
 
 /// Device status bits (VIRTIO 2.1), as SET_STATUS and GET_STATUS carry them.
 namespace status {

@@ -82,8 +82,7 @@ struct PackedDesc {
   std::uint16_t id;
   std::uint16_t flags;
 
-  static constexpr std::size_t length_at = 8;  // what the device writes begins here
-  static constexpr std::size_t id_at = 12;
+  static constexpr std::size_t tail_at = 8;
   static constexpr std::size_t flags_at = 14;
 };
 static_assert(Wire<PackedDesc> && sizeof(PackedDesc) == 16);
@@ -91,13 +90,22 @@ static_assert(Wire<PackedDesc> && sizeof(PackedDesc) == 16);
 /// SET_VRING_BASE for a ring that nobody has used: both positions at 0 of the first lap.
 inline constexpr std::uint32_t new_packed_base = 0x80008000;
 
-/// What a used descriptor says, where PackedDesc::length begins.
-struct PackedUsed {
+/// The second half of a descriptor: all that a used one says, and all that has to be seen at once.
+struct PackedTail {
   std::uint32_t length;
   std::uint16_t id;
   std::uint16_t flags;
+
+  /// As one number, in the bytes' order.
+  [[nodiscard]] static constexpr PackedTail of(std::uint64_t bits) {
+    return {static_cast<std::uint32_t>(bits), static_cast<std::uint16_t>(bits >> 32),
+            static_cast<std::uint16_t>(bits >> 48)};
+  }
+  [[nodiscard]] constexpr std::uint64_t bits() const {
+    return length | std::uint64_t{id} << 32 | std::uint64_t{flags} << 48;
+  }
 };
-static_assert(Wire<PackedUsed> && sizeof(PackedUsed) == 8);
+static_assert(Wire<PackedTail> && sizeof(PackedTail) == 8);
 
 inline constexpr std::uint16_t event_always = 0;
 inline constexpr std::uint16_t event_never = 1;

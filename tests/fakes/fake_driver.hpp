@@ -73,6 +73,8 @@ class FakeSplitDriver {
                                                 std::uint16_t /*pushed*/ = 0) {
     return popped;
   }
+  /// What a front-end says after the device died.
+  [[nodiscard]] std::uint32_t base_after_crash() const { return used_idx(); }
   [[nodiscard]] std::size_t free_descriptors() const { return free_.size(); }
 
   /// Offers a chain of these buffers; what comes back in used entries as its id.

@@ -27,8 +27,11 @@ class FakeFrontend {
       bit(feature::version_1) | bit(feature::protocol_features) | bit(feature::event_idx) |
       bit(feature::indirect_desc);
 
-  static constexpr std::uint64_t usual_protocol_features =
+  /// Everything that is served for some device.
+  static constexpr std::uint64_t all_protocol_features =
       DeviceState::session_protocol_features | DeviceState::device_protocol_features;
+  static constexpr std::uint64_t usual_protocol_features =
+      all_protocol_features & ~bit(protocol_feature::gpa_addresses);
 
   explicit FakeFrontend(Device& device, Extras extras = {}) {
     std::array<int, 2> pair{};
@@ -37,7 +40,7 @@ class FakeFrontend {
     }
     socket_ = UniqueFd(pair[0]);
     const auto log = [this](LogLevel, std::string_view line) { log_.emplace_back(line); };
-    session_ = std::make_unique<Session>(UniqueFd(pair[1]), device, log,
+    session_ = std::make_unique<Session>(UniqueFd(pair[1]), loop_, device, log,
                                          std::make_shared<Conduct>(log), extras);
   }
 
@@ -133,6 +136,10 @@ class FakeFrontend {
 
   [[nodiscard]] bool connected() const { return session_ != nullptr; }
   [[nodiscard]] Session& session() { return *session_; }
+  /// Lets the session take what came elsewhere than on its socket.
+  void turn() {
+    if (!loop_.turn()) std::abort();
+  }
   void disconnect() { session_.reset(); }
   /// As when the front-end's process ends: nobody has told the session yet.
   void die() { socket_ = UniqueFd(); }
@@ -148,6 +155,7 @@ class FakeFrontend {
   }
 
  private:
+  EventLoop loop_ = std::move(*EventLoop::create());
   UniqueFd socket_;
   MessageReader reader_;
   std::vector<std::string> log_;

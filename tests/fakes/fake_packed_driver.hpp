@@ -49,6 +49,8 @@ class FakePackedDriver {
     used.advance(pushed, options_.size);
     return available.bits() | std::uint32_t{used.bits()} << 16;
   }
+  /// What a front-end says after the device died: it does not know how far it was.
+  [[nodiscard]] static std::uint32_t base_after_crash() { return new_packed_base; }
   [[nodiscard]] std::size_t free_descriptors() const { return free_slots_; }
 
   std::uint16_t add(std::span<const Buffer> buffers) {

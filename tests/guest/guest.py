@@ -59,7 +59,13 @@ class Machine:
     kernel: Path | None = None
     initramfs: Path | None = None
     append: str = ""
+    iommu: str = ""  # Linux's options for Intel's, of which there is one then.
     incoming: str = ""  # Where another QEMU will send the guest from; it does not boot then.
+
+
+# The properties of a device behind the IOMMU. With ats=on Linux tells a device's own cache what it
+# takes back, and QEMU tells vhost.
+BEHIND_IOMMU = ("iommu_platform=on", "disable-legacy=on", "ats=on")
 
 
 @dataclass(frozen=True)
@@ -224,8 +230,10 @@ def _bytes(size: str) -> int:
 
 
 def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int) -> list[str]:
+    chipset = "q35" if machine.iommu else "pc"  # Only the former can have one.
     command = [
-        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc,memory-backend=ram",
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi",
+        "-machine", f"{chipset},memory-backend=ram",
         "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none",
         "-smp", str(machine.cpus), "-m", machine.memory,
         "-object", f"memory-backend-memfd,id=ram,size={machine.memory},share=on",
@@ -233,12 +241,16 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
         "-chardev", f"socket,id=agent,fd={agent_fd}", "-serial", "chardev:agent",
         "-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control",
     ]
+    if machine.iommu:
+        command += ["-device", "intel-iommu,intremap=off,device-iotlb=on"]
     if machine.memory_slots:
         command[command.index("-m") + 1] += f",slots={machine.memory_slots},maxmem=32G"
     if machine.firmware is not None:
         command += ["-bios", str(machine.firmware)]
     if machine.kernel is not None:
         options = f"console=ttyS0 loglevel=5 mitigations=off panic=0 {machine.append}"
+        if machine.iommu:
+            options += f" intel_iommu=on {machine.iommu}"
         command += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
         command += ["-append", options.strip()]
     if machine.incoming:

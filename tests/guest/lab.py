@@ -91,14 +91,20 @@ class Lab:
         self._stack.callback(daemon.close)
         return daemon
 
-    def begin_to_boot(self, *nics: Nic, cpus: int = 1, kind: str = "net") -> Guest:
+    def begin_to_boot(
+        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = ""
+    ) -> Guest:
         """A Linux guest with these as eth0, eth1, ... It still boots: wait_ready() comes next."""
-        return self.start(self.net_machine(*nics, cpus=cpus, kind=kind))
+        return self.start(self.net_machine(*nics, cpus=cpus, kind=kind, iommu=iommu))
 
-    def net_machine(self, *nics: Nic, cpus: int = 1, kind: str = "net") -> Machine:
+    def net_machine(
+        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = ""
+    ) -> Machine:
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, kind)
-        return Machine(nics=nics, cpus=cpus, kernel=linux.image, initramfs=root)
+        return Machine(
+            nics=nics, cpus=cpus, kernel=linux.image, initramfs=root, iommu=iommu
+        )
 
     def process(self, process: Process) -> Process:
         """Ends it with the test."""
@@ -106,10 +112,10 @@ class Lab:
         return process
 
     def boot(self, *disks: Disk | Daemon, cpus: int = 1, fio: bool = False, append: str = "",
-             memory_slots: int = 0) -> Guest:
+             memory_slots: int = 0, iommu: str = "") -> Guest:
         """A running Linux guest that has these disks as /dev/vda, /dev/vdb, ..."""
         machine = self.machine(*disks, cpus=cpus, fio=fio, append=append)
-        guest = self.start(replace(machine, memory_slots=memory_slots))
+        guest = self.start(replace(machine, memory_slots=memory_slots, iommu=iommu))
         guest.wait_ready()
         return guest
 

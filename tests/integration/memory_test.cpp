@@ -219,6 +219,24 @@ TEST_F(Memory, ABufferMayCrossFromOneRegionIntoTheNext) {
   EXPECT_TRUE(image_holds(128, 2, 64 * kibi));
 }
 
+TEST_F(Memory, AFrontEndMayHaveNoAddressesOfItsOwn) {
+  serve({"--workers", "2"});
+  for (const bool on_packed : {false, true}) {
+    for (const bool slots : {false, true}) {
+      BlkOptions options = on_packed ? packed(with_queues(2)) : with_queues(2);
+      options.wishes.required_protocol_features |= bit(vhost::protocol_feature::gpa_addresses);
+      if (!slots) {
+        options.wishes.protocol_features &= ~bit(vhost::protocol_feature::configure_mem_slots);
+      }
+      auto disk = guest(options);
+      swap_under_load(disk, 20);
+      must(disk->stop());
+      must(disk->start());
+      swap_under_load(disk, 5);
+    }
+  }
+}
+
 TEST_F(Memory, HugePagesAreServed) {
   serve();
   SharedMemory memory;

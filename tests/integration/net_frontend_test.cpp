@@ -198,6 +198,18 @@ TEST_P(NetPackedRingSize, IsServed) {
   }
 }
 
+TEST_F(NetFrontEnd, AFrontEndMayHaveNoAddressesOfItsOwn) {
+  serve({"--port", port("a"), "--port", port("b")});
+  NetOptions options;
+  options.wishes.required_protocol_features |= bit(protocol::gpa_addresses);
+  Station a = guest("a", 1, options);
+  Station b = guest("b", 2);
+  expect_talk(a, b);
+  must(a->stop());
+  must(a->start());
+  expect_talk(a, b);
+}
+
 // --- successors ---------------------------------------------------------------------------------
 
 TEST_F(NetFrontEnd, FeaturesAreTheSameAfterARestart) {

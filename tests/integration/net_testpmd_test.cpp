@@ -93,25 +93,26 @@ constexpr const char* single = "mrg_rxbuf=0,in_order=0";
 constexpr const char* vectorized = "mrg_rxbuf=0,in_order=0,vectorized=1";
 constexpr const char* in_order = "mrg_rxbuf=1,in_order=1";
 constexpr const char* in_order_single = "mrg_rxbuf=0,in_order=1";
+constexpr const char* controlled = "mrg_rxbuf=1,in_order=0,cq=1,speed=40000";
 
-INSTANTIATE_TEST_SUITE_P(Split, NetTestpmdRings,
-                         ::testing::Values(Rings{"Mergeable128", mergeable, 1, 128},
-                                           Rings{"Mergeable256InTwoPairs", mergeable, 2, 256},
-                                           Rings{"Mergeable512", mergeable, 1, 512},
-                                           Rings{"Mergeable1024InTwoPairs", mergeable, 2, 1024},
-                                           Rings{"Single128InTwoPairs", single, 2, 128},
-                                           Rings{"Single256", single, 1, 256},
-                                           Rings{"Single512InTwoPairs", single, 2, 512},
-                                           Rings{"Single1024", single, 1, 1024},
-                                           Rings{"Vectorized128", vectorized, 1, 128},
-                                           Rings{"Vectorized256InTwoPairs", vectorized, 2, 256},
-                                           Rings{"Vectorized512", vectorized, 1, 512},
-                                           Rings{"Vectorized1024InTwoPairs", vectorized, 2, 1024},
-                                           Rings{"InOrder256", in_order, 1, 256},
-                                           Rings{"InOrder1024InTwoPairs", in_order, 2, 1024},
-                                           Rings{"InOrderSingle512InTwoPairs", in_order_single, 2,
-                                                 512}),
-                         [](const auto& parameter) { return parameter.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Split, NetTestpmdRings,
+    ::testing::Values(
+        Rings{"Mergeable128", mergeable, 1, 128},
+        Rings{"Mergeable256InTwoPairs", mergeable, 2, 256}, Rings{"Mergeable64", mergeable, 1, 64},
+        Rings{"Mergeable2048", mergeable, 1, 2048},
+        Rings{"MergeableWithAControlQueue", controlled, 1, 256},
+        Rings{"Mergeable512", mergeable, 1, 512},
+        Rings{"Mergeable1024InTwoPairs", mergeable, 2, 1024},
+        Rings{"Single128InTwoPairs", single, 2, 128}, Rings{"Single256", single, 1, 256},
+        Rings{"Single512InTwoPairs", single, 2, 512}, Rings{"Single1024", single, 1, 1024},
+        Rings{"Vectorized128", vectorized, 1, 128},
+        Rings{"Vectorized256InTwoPairs", vectorized, 2, 256},
+        Rings{"Vectorized512", vectorized, 1, 512},
+        Rings{"Vectorized1024InTwoPairs", vectorized, 2, 1024},
+        Rings{"InOrder256", in_order, 1, 256}, Rings{"InOrder1024InTwoPairs", in_order, 2, 1024},
+        Rings{"InOrderSingle512InTwoPairs", in_order_single, 2, 512}),
+    [](const auto& parameter) { return parameter.param.name; });
 
 constexpr const char* packed_mergeable = "packed_vq=1,mrg_rxbuf=1,in_order=0";
 constexpr const char* packed_single = "packed_vq=1,mrg_rxbuf=0,in_order=0";
@@ -126,6 +127,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Rings{"Mergeable1024", packed_mergeable, 1, 1024},
                       Rings{"Single256InTwoPairs", packed_single, 2, 256},
                       Rings{"Single300", packed_single, 1, 300},
+                      Rings{"InOrder96", packed_in_order, 1, 96},
                       Rings{"InOrder512InTwoPairs", packed_in_order, 2, 512},
                       Rings{"InOrderSingle1024", packed_in_order_single, 1, 1024},
                       Rings{"Vectorized256", packed_vectorized, 1, 256},
@@ -246,6 +248,33 @@ class NetTestpmdServer : public NetTestpmd {
     return std::make_unique<Testpmd>(Strings{path("a", as_server), path("b", as_server)});
   }
 };
+
+class NetTestpmdServerRings : public NetTestpmdServer,
+                              public ::testing::WithParamInterface<Rings> {};
+
+TEST_P(NetTestpmdServerRings, TrafficFlowsBothWays) {
+  const Rings& rings = GetParam();
+  const std::string queues = std::to_string(rings.queues);
+  serve({"--port", port("a", "client,queues=" + queues), "--port",
+         port("b", "client,queues=" + queues)});
+  const std::string keys =
+      "server=1,queues=" + queues + ",queue_size=" + std::to_string(rings.size) + "," + rings.keys;
+  ::unlink(socket("a").c_str());
+  ::unlink(socket("b").c_str());
+  Testpmd peer({path("a", keys), path("b", keys)},
+               {"--rxq=" + queues, "--txq=" + queues, "--txonly-multi-flow"});
+  peer.loop();
+  expect_clean(flowing(static_cast<std::size_t>(rings.queues)));
+  EXPECT_EQ(peer.quit(), good_end) << peer.words();
+}
+
+INSTANTIATE_TEST_SUITE_P(Any, NetTestpmdServerRings,
+                         ::testing::Values(Rings{"Single512InTwoPairs", single, 2, 512},
+                                           Rings{"InOrder256", in_order, 1, 256},
+                                           Rings{"PackedMergeable256InTwoPairs", packed_mergeable,
+                                                 2, 256},
+                                           Rings{"PackedVectorized256", packed_vectorized, 1, 256}),
+                         [](const auto& parameter) { return parameter.param.name; });
 
 TEST_F(NetTestpmdServer, AClientPortConnectsAgainToAServerThatWasKilled) {
   serve_clients();

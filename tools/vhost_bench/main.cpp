@@ -12,6 +12,7 @@
 #include <bit>
 #include <csignal>
 #include <cstdio>
+#include <tuple>
 
 #include "common/cpu.hpp"
 #include "common/options.hpp"
@@ -62,6 +63,8 @@ void declare(common::Options& options, Plan& plan) {
   options.toggle("--packed", plan.packed, "Negotiate packed rings.");
   options.toggle("--legacy", plan.legacy, "Do not negotiate VERSION_1.");
   options.toggle("--huge-pages", plan.huge_pages, "Put the buffers into 2 MiB pages.");
+  options.size("--iommu", plan.iommu_page_bytes,
+               "Put an IOMMU with pages of this size between driver and device.");
   options.number("--seed", plan.seed, 0, ~std::uint64_t{0}, "Another seed, another sequence.");
   options.cpus("--cpus", plan.cpus, "CPUs for the generator, which is one thread.");
   options.number("--target-pid", plan.target_pid, 0, 4194304,
@@ -83,6 +86,10 @@ vhost::Result<void> check(const Plan& plan) {
   }
   if (plan.ring_size != 0 && !plan.packed && !std::has_single_bit(plan.ring_size)) {
     return wrong("--ring-size: give a power of two");
+  }
+  if (plan.iommu_page_bytes != 0 && (plan.iommu_page_bytes < 4096 || plan.calibrate ||
+                                     !std::has_single_bit(plan.iommu_page_bytes))) {
+    return wrong("--iommu: give a power of two from 4k on, and not --calibrate");
   }
   if (plan.packed && (plan.legacy || plan.calibrate)) {
     return wrong("--packed: goes neither with --legacy nor with --calibrate");
@@ -118,6 +125,9 @@ RunHooks make_hooks(CpuMeter& cpu, Device* device) {
   hooks.begin = [&cpu] { cpu.begin(); };
   hooks.end = [&cpu] { cpu.end(); };
   hooks.interrupted = [device, looks = 0u]() mutable {
+    if (device != nullptr && device->translated() && looks % 16 == 0) {
+      std::ignore = device->connection().serve_channel();
+    }
     return interrupted != 0 || (++looks % 1024 == 0 && device != nullptr && device->lost());
   };
   if (::isatty(STDERR_FILENO) == 0) return hooks;
@@ -193,6 +203,10 @@ vhost::Result<int> drive(const Plan& plan) {
   if (plan.legacy) options.wishes.features &= ~vhost::bit(vhost::feature::version_1);
   if (plan.no_event_idx) options.wishes.features &= ~vhost::bit(vhost::feature::event_idx);
   if (plan.packed) options.wishes.required_features |= vhost::bit(vhost::feature::ring_packed);
+  if (plan.iommu_page_bytes != 0) {
+    options.wishes.required_features |= vhost::bit(vhost::feature::access_platform);
+    options.wishes.iommu.page_bytes = plan.iommu_page_bytes;
+  }
   auto driver = BlkDriver::attach(std::move(*connection), memory, options);
   if (!driver) return std::unexpected(driver.error());
 

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdio>
 #include <thread>
+#include <tuple>
 
 #include "common/cpu.hpp"
 #include "common/options.hpp"
@@ -71,6 +72,8 @@ void declare_load(common::Options& options, NetPlan& plan, MacTexts& macs) {
   options.toggle("--no-event-idx", plan.no_event_idx, "Do not negotiate EVENT_IDX.");
   options.toggle("--packed", plan.packed, "Negotiate packed rings.");
   options.toggle("--huge-pages", plan.huge_pages, "Put the buffers into 2 MiB pages.");
+  options.size("--iommu", plan.iommu_page_bytes,
+               "Put an IOMMU with pages of this size between driver and device.");
 }
 
 void declare_run(common::Options& options, NetPlan& plan) {
@@ -102,6 +105,10 @@ vhost::Result<void> check(NetPlan& plan, const MacTexts& macs) {
   if (!plan.packed && !std::has_single_bit(plan.ring_size)) {
     return wrong("--ring-size: give a power of two");
   }
+  if (plan.iommu_page_bytes != 0 && (plan.iommu_page_bytes < 4096 || plan.calibrate ||
+                                     !std::has_single_bit(plan.iommu_page_bytes))) {
+    return wrong("--iommu: give a power of two from 4k on, and not --calibrate");
+  }
   if (plan.packed && plan.calibrate) return wrong("--packed: does not go with --calibrate");
   const auto source = parse_mac(macs.source);
   if (!source) return wrong("--source-mac: " + source.error().what);
@@ -126,6 +133,10 @@ NetOptions net_options(const NetPlan& plan) {
   if (plan.no_offloads) features &= ~offloads;
   if (plan.no_event_idx) features &= ~vhost::bit(vhost::feature::event_idx);
   if (plan.packed) options.wishes.required_features |= vhost::bit(vhost::feature::ring_packed);
+  if (plan.iommu_page_bytes != 0) {
+    options.wishes.required_features |= vhost::bit(vhost::feature::access_platform);
+    options.wishes.iommu.page_bytes = plan.iommu_page_bytes;
+  }
   if (plan.no_mergeable) {
     features &= ~vhost::bit(net_feature::mrg_rxbuf);
     const auto whole = static_cast<std::uint32_t>(plan.frame_bytes + sizeof(NetHeader));
@@ -224,6 +235,11 @@ vhost::Result<int> drive(const NetPlan& plan, NetHooks hooks) {
   NetDriver& out = forward ? *far.driver : in;
   auto asked = std::move(hooks.interrupted);
   hooks.interrupted = [&asked, &in, &out, looks = 0u]() mutable {
+    for (NetDriver* const driver : {&in, &out}) {
+      if (driver->device().translated() && looks % 16 == 0) {
+        std::ignore = driver->device().connection().serve_channel();
+      }
+    }
     return asked() || (++looks % 64 == 0 && (in.device().lost() || out.device().lost()));
   };
   const auto status =

@@ -35,6 +35,7 @@ struct NetPlan {
   bool no_event_idx = false;
   bool packed = false;
   bool huge_pages = false;
+  std::uint64_t iommu_page_bytes = 0;  ///< of an IOMMU between driver and device; 0: there is none
   std::chrono::milliseconds duration{5000};
   std::chrono::milliseconds warmup{1000};
   unsigned rounds = 1;                ///< measured parts, one behind the other

@@ -30,6 +30,7 @@ struct Plan {
   bool packed = false;
   bool legacy = false;
   bool huge_pages = false;
+  std::uint64_t iommu_page_bytes = 0;  ///< of an IOMMU between driver and device; 0: there is none
   std::uint64_t seed = 1;
 
   bool json = false;

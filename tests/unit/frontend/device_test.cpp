@@ -115,6 +115,46 @@ TEST_F(DeviceTest, SharesTheWholeTableWithoutMemorySlots) {
   EXPECT_EQ(tables, (std::vector<std::size_t>{1, 2, 1}));
 }
 
+TEST_F(DeviceTest, TellsNoAddressOfItsOwnWhereTheBackendTakesTheGuests) {
+  constexpr std::uint64_t low = 0x10000;
+  for (const std::uint64_t slots : {std::uint64_t{0}, bit(protocol_feature::configure_mem_slots)}) {
+    SharedMemory memory;
+    ASSERT_TRUE(memory.add_region(1 << 20, {.guest_address = low}));
+    FakeBackend backend;
+    backend.protocol_features |= bit(protocol_feature::gpa_addresses) | slots;
+    Device device(connect(backend), memory);
+    ASSERT_TRUE(device.negotiate({.protocol_features = backend.protocol_features}));
+    ASSERT_TRUE(device.make_queues(2, {.ring = {.size = 16}}));
+    ASSERT_TRUE(device.start());
+    const auto id = device.add_region(4096, {.guest_address = low + (1 << 20)});
+    ASSERT_TRUE(id);
+    ASSERT_TRUE(device.remove_region(*id));
+    backend.stop();
+    int told = 0;
+    for (const auto& message : backend.seen) {
+      if (message.request == Request::set_vring_addr) {
+        const auto addr = read_once<VringAddr>(message.payload.data());
+        const auto own = device.queue(addr.index).ring().addresses(addr.index);
+        const std::uint64_t begin = memory.regions()[0]->wire().frontend_address;
+        EXPECT_EQ(addr.descriptors - low, own.descriptors - begin);
+        EXPECT_EQ(addr.available - low, own.available - begin);
+        EXPECT_EQ(addr.used - low, own.used - begin);
+        ++told;
+      }
+      std::size_t at = 8;  // of the first region, in all three messages about memory
+      if (message.request != Request::set_mem_table && message.request != Request::add_mem_reg &&
+          message.request != Request::rem_mem_reg) {
+        continue;
+      }
+      for (; at < message.payload.size(); at += sizeof(MemoryRegion), ++told) {
+        const auto region = read_once<MemoryRegion>(message.payload.data() + at);
+        EXPECT_EQ(region.frontend_address, region.guest_address);
+      }
+    }
+    EXPECT_EQ(told, slots != 0 ? 2 + 3 : 2 + 1 + 2 + 1);
+  }
+}
+
 TEST_F(DeviceTest, RefusedRegionIsGoneAgain) {
   start_device();
   backend_.on(Request::set_mem_table, [](auto& self, auto& got) { self.reply_u64(got, 1); });

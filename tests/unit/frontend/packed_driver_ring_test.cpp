@@ -282,7 +282,7 @@ TEST_P(AnyDriverRingTest, AgreesWithTheDeviceOverRandomSequences) {
   const RingOptions options = GetParam();
   auto driver = AnyDriverRing::create(memory_, options);
   ASSERT_TRUE(driver);
-  EXPECT_EQ(driver->packed(), options.packed);
+  EXPECT_EQ(driver->is_packed(), options.packed);
   const RingSetup start = setup(driver->addresses(0), options, driver->first_base());
   const auto run = [&](auto device) {
     std::mt19937 random(5);

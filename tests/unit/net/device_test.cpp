@@ -13,8 +13,8 @@ TEST_F(NetDevice, OffersTheSameWhateverItsPeersAre) {
   for (const std::uint64_t mask :
        {feature::csum, feature::guest_csum, feature::mtu, feature::guest_tso4, feature::guest_tso6,
         feature::guest_ecn, feature::guest_ufo, feature::host_tso4, feature::host_tso6,
-        feature::host_ecn, feature::host_ufo, feature::mergeable_buffers, feature::guest_announce,
-        feature::multi_queue, vhost::bit(vhost::feature::in_order)}) {
+        feature::host_ecn, feature::host_ufo, feature::mergeable_buffers, feature::control_queue,
+        feature::guest_announce, feature::multi_queue, vhost::bit(vhost::feature::in_order)}) {
     EXPECT_NE(offered & mask, 0u) << mask;
   }
   EXPECT_EQ(offered & (feature::mac | feature::status), 0u);
@@ -36,6 +36,14 @@ TEST_F(NetDevice, ServesTheConfigurationSpaceWhereItIsAskedTo) {
   EXPECT_EQ(config[0], 1);
   EXPECT_EQ(config[6], 0);
   EXPECT_FALSE(left_.device->write_config(0, std::as_bytes(std::span(config))));
+}
+
+TEST_F(NetDevice, OffersNothingOfAControlQueueToWhoeverLeavesItToUs) {
+  make(1, Polling::adaptive, {.serves_config = true});
+  EXPECT_EQ(left_.device->features() &
+                (feature::control_queue | feature::guest_announce | feature::multi_queue),
+            0u);
+  EXPECT_EQ(left_.device->features() & feature::mac, 0u) << "it has none";
 }
 
 TEST_F(NetDevice, HasRingsForThoseWhoCountPairsAndForThoseWhoCountRings) {

@@ -16,6 +16,23 @@ TEST_F(InflightTest, OwesNothingAfterAnOrderlyEnd) {
   EXPECT_EQ(drain(second), Heads{});
 }
 
+TEST_F(InflightTest, KnowsItsPlaceWhateverTheFrontEndTakesItFor) {
+  const Heads heads = add(3);
+  SplitRing first = start();
+  serve(first);
+  constexpr std::uint16_t available = 3;
+  SplitRing second = make(driver_.setup(available), section());
+  EXPECT_EQ(drain(second), (Heads{heads[1], heads[2]})) << "seen by nobody";
+  SplitRing third = make(driver_.setup(available), section());
+  EXPECT_EQ(drain(third), (Heads{heads[1], heads[2]})) << "owed";
+}
+
+TEST_F(InflightTest, AFreshSectionBeginsAtTheFrontEndsBase) {
+  const Heads heads = add(3);
+  SplitRing ring = make(driver_.setup(2), section());
+  EXPECT_EQ(drain(ring), Heads{heads[2]});
+}
+
 TEST_F(InflightTest, OwesWhatWasPopped) {
   const Heads heads = add(3);
   SplitRing first = start();

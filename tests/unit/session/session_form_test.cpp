@@ -152,7 +152,7 @@ TEST_F(SessionTest, OffersWhatItServes) {
   EXPECT_EQ(*frontend_.ask<std::uint64_t>(Request::get_features),
             DeviceState::transport_features | bit(FakeDevice::a_feature));
   EXPECT_EQ(*frontend_.ask<std::uint64_t>(Request::get_protocol_features),
-            FakeFrontend::usual_protocol_features);
+            FakeFrontend::all_protocol_features);
   negotiate();
   EXPECT_EQ(*frontend_.ask<std::uint64_t>(Request::get_queue_num), FakeDevice::queues);
   EXPECT_EQ(*frontend_.ask<std::uint64_t>(Request::get_max_mem_slots), 509u);
@@ -160,10 +160,11 @@ TEST_F(SessionTest, OffersWhatItServes) {
 
 TEST_F(SessionTest, OffersOfTheDevicesProtocolFeaturesThoseItNames) {
   namespace p = protocol_feature;
-  const std::uint64_t for_all = bit(p::mq) | bit(p::log_shmfd) | bit(p::reply_ack) |
-                                bit(p::reset_device) | bit(p::configure_mem_slots) | bit(p::status);
-  for (const std::uint64_t own : {std::uint64_t{0}, bit(p::rarp) | bit(p::mtu),
-                                  bit(p::config) | bit(p::backend_req) | bit(p::inflight_shmfd)}) {
+  const std::uint64_t for_all =
+      bit(p::mq) | bit(p::log_shmfd) | bit(p::reply_ack) | bit(p::backend_req) |
+      bit(p::reset_device) | bit(p::configure_mem_slots) | bit(p::status) | bit(p::gpa_addresses);
+  for (const std::uint64_t own :
+       {std::uint64_t{0}, bit(p::rarp) | bit(p::mtu), bit(p::config) | bit(p::inflight_shmfd)}) {
     device_.protocol = own;
     FakeFrontend frontend(device_);
     EXPECT_EQ(frontend.ask<std::uint64_t>(Request::get_protocol_features), for_all | own);
@@ -209,7 +210,7 @@ TEST_F(SessionTest, CountsTheQueuesAsTheDeviceSays) {
 
 TEST_F(SessionTest, RefusesFeaturesThatWereNotOffered) {
   negotiate();
-  const std::uint64_t wrong = FakeFrontend::usual_features | bit(feature::access_platform);
+  const std::uint64_t wrong = FakeFrontend::usual_features | bit(feature::notify_on_empty);
   EXPECT_EQ(frontend_.tell(Request::set_features, wrong), Outcome::refused);
   EXPECT_EQ(frontend_.session().info().features, FakeFrontend::usual_features);
   EXPECT_EQ(frontend_.tell(Request::set_protocol_features, bit(63)), Outcome::refused);

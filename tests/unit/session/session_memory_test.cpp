@@ -113,6 +113,88 @@ TEST_F(SessionMemoryTest, KnowsWhenAFileWasTruncated) {
 
 // ---------------------------------------------------------------- inflight region
 
+/// A front-end that has no addresses of its own (GPA_ADDRESSES).
+class SessionGuestAddressTest : public SessionMemoryTest {
+ protected:
+  static constexpr std::uint64_t protocol = FakeFrontend::all_protocol_features;
+
+  SessionGuestAddressTest() { frontend_.negotiate(FakeFrontend::usual_features, protocol); }
+
+  /// A region as such a front-end tells it. What stands in the place of its own address is nothing
+  /// to go by.
+  Outcome tell(Request request, std::size_t which, std::uint64_t own) {
+    MemoryRegion region = memory_.regions()[which];
+    region.frontend_address = own;
+    const int fd = memory_.fds()[which].get();
+    const bool adds = request == Request::add_mem_reg;
+    return frontend_.tell(request, bytes_of(SingleRegion{0, region}),
+                          adds ? std::span(&fd, 1) : std::span<const int>{});
+  }
+  /// The areas of the driver's ring, where the guest has them.
+  RingSetup setup() {
+    RingSetup setup = driver_.setup();
+    for (const auto part : {&RingSetup::descriptors, &RingSetup::available, &RingSetup::used}) {
+      const auto own = std::to_underlying(setup.*part);
+      setup.*part = FrontendAddress{own - GuestMemory::frontend_low + GuestMemory::low};
+    }
+    return setup;
+  }
+  void start_with(const RingSetup& setup) {
+    ASSERT_EQ(frontend_.num(0, 8), Outcome::done);
+    ASSERT_EQ(frontend_.addr(0, setup), Outcome::done);
+    ASSERT_EQ(frontend_.vring_fd(Request::set_vring_kick, 0, kick_), Outcome::done);
+    ASSERT_EQ(frontend_.enable(0, 1), Outcome::done);
+  }
+};
+
+TEST_F(SessionGuestAddressTest, FindsRingsWhereTheGuestHasThem) {
+  for (const std::uint64_t own : {std::uint64_t{0}, GuestMemory::low, UINT64_MAX}) {
+    ASSERT_EQ(tell(Request::add_mem_reg, 0, own), Outcome::done) << own;
+    start_with(setup());
+    ASSERT_EQ(device_.running.count(0), 1u) << own;
+    const auto head = driver_.add({{GuestMemory::low, 1}});
+    std::vector<iovec> room(4);
+    Chain chain(room);
+    ASSERT_EQ(device_.ring(0).pop(chain), Pop::ready);
+    EXPECT_EQ(chain.head, head);
+    device_.ring(0).push(head, 0);
+    (void)device_.ring(0).publish();
+    ASSERT_TRUE(driver_.take_used()) << own;
+    ASSERT_TRUE(frontend_.get_base(0));
+    ASSERT_EQ(tell(Request::rem_mem_reg, 0, own + 1), Outcome::done) << own;
+  }
+}
+
+TEST_F(SessionGuestAddressTest, FindsRingsInATableToo) {
+  ASSERT_EQ(frontend_.set_memory(memory_, {0, 1, 2}), Outcome::done);
+  start_with(driver_.setup());
+  EXPECT_TRUE(device_.running.empty()) << "these are addresses of nobody";
+  ASSERT_EQ(frontend_.addr(0, setup()), Outcome::done);
+  EXPECT_EQ(device_.running.count(0), 1u);
+}
+
+TEST_F(SessionGuestAddressTest, RegionsMayHaveTheSamePlaceInTheFrontEnd) {
+  EXPECT_EQ(tell(Request::add_mem_reg, 0, 0), Outcome::done);
+  EXPECT_EQ(tell(Request::add_mem_reg, 2, 0), Outcome::done);
+  EXPECT_EQ(regions(), 2u);
+}
+
+TEST_F(SessionGuestAddressTest, IsNotTurnedOnOrOffUnderMemory) {
+  const auto set = [&](std::uint64_t features) {
+    return frontend_.tell(Request::set_protocol_features, features);
+  };
+  const std::uint64_t without = FakeFrontend::usual_protocol_features;
+  EXPECT_EQ(set(without), Outcome::done);
+  EXPECT_EQ(set(protocol), Outcome::done);
+  ASSERT_EQ(frontend_.set_memory(memory_, {0}), Outcome::done);
+  EXPECT_EQ(set(without), Outcome::refused);
+  EXPECT_EQ(set(protocol), Outcome::done);
+  ASSERT_EQ(frontend_.set_memory(memory_, {}), Outcome::done);
+  EXPECT_EQ(set(without), Outcome::done);
+  ASSERT_EQ(frontend_.set_memory(memory_, {0}), Outcome::done);
+  EXPECT_EQ(set(protocol), Outcome::refused);
+}
+
 class SessionInflightTest : public SessionMemoryTest {
  protected:
   struct Offer {
