@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "libvhost/memory/fault_guard.hpp"
+#include "libvhost/wire/bytes.hpp"
 
 namespace vhost {
 namespace {
@@ -115,10 +116,12 @@ Result<Mapping> Mapping::gather(std::span<const std::span<std::byte>> pieces) {
   for (const auto piece : pieces) {
     const std::uint64_t skip = past_page(piece.data());
     const std::uint64_t bytes = align_down(skip + piece.size() + page - 1, page);
-    // The second mapping waits for no page that comes when it is touched (userfault.hpp).
-    for (std::uint64_t at = 0; at < bytes; at += page) {
-      (void)*static_cast<const volatile std::byte*>(piece.data() - skip + at);
+    // A page that is still to come (userfault.hpp) is asked for here; through a second mapping it
+    // would be zeroes.
+    for (std::uint64_t at = 0; at < piece.size(); at += page) {
+      (void)read_once<std::byte>(&piece[at]);
     }
+    (void)read_once<std::byte>(&piece.back());
     // From an old size of 0 it makes a second mapping of shared pages (mremap(2)).
     void* const mapped = ::mremap(piece.data() - skip, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
     if (mapped == MAP_FAILED) {

@@ -154,7 +154,7 @@ class SessionRefusalTest : public SessionTest {
   }
   /// Everything that the session serves for some device.
   static constexpr std::uint64_t serves =
-      FakeFrontend::usual_protocol_features | iommu | bit(p::pagefault);
+      FakeFrontend::usual_protocol_features | bit(p::pagefault) | iommu;
 
   std::unique_ptr<FakeFrontend> frontend;
 };
