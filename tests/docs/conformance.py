@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """docs/conformance.md is complete and true: a row for every message and bit, each offered exactly
-where it says, each file and test that it names there.
+where it says, each file and test that it names there. So are the tests that docs/guests.md names.
 
   conformance.py VHOST_USER_BLK VHOST_BENCH VHOST_USER_NET
 
@@ -10,6 +10,7 @@ offered in some of them and not in all.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
@@ -26,6 +27,7 @@ from typing import Any
 from pages import TOP, check, table_rows
 
 PAGE = TOP / "docs/conformance.md"
+GUESTS = TOP / "docs/guests.md"
 
 # The numbers that the specifications give, by table.
 NUMBERS = {
@@ -173,11 +175,12 @@ def citation_complaints() -> list[str]:
                        for name in files if not (TOP / name).is_file()]
         complaints += [f"{row.place}: there is no test {name}"
                        for name in cited if name not in tests()]
-    complaints += [f"{PAGE.name}: there is no test {name}"
-                   for name in CODE.findall(PAGE.read_text())
-                   if (TEST.fullmatch(name) or PROMISE.fullmatch(name)) and name not in tests()]
-    complaints += [f"{PAGE.name}: there is no {name}" for name in CODE.findall(PAGE.read_text())
-                   if "/" in name and not (TOP / name).exists()]
+    for page in (PAGE, GUESTS):
+        names = CODE.findall(page.read_text())
+        complaints += [f"{page.name}: there is no test {name}" for name in names
+                       if (TEST.fullmatch(name) or PROMISE.fullmatch(name)) and name not in tests()]
+        complaints += [f"{page.name}: there is no {name}" for name in names
+                       if "/" in name and not (TOP / name).exists()]
     return complaints
 
 
@@ -213,7 +216,9 @@ def claimed_by(claim: Claim, programs: list[str]) -> Claim:
 
 
 def claim_of(number: int, which: int, programs: Iterable[str]) -> Claim:
-    """What the daemons make true."""
+    """What the daemons make true; of postcopy, where we may not have it, what the page says."""
+    if (which, number) == (1, protocol_features()["pagefault"]) and not may_postcopy():
+        return rows(PROTOCOL)[number].claim
     has = {program: [bool(masks[which] >> number & 1) for masks in offers()[program]]
            for program in programs}
     return Claim(frozenset(program for program in has if all(has[program])),
@@ -257,12 +262,20 @@ def offers() -> dict[str, list[tuple[int, int]]]:
         with image.open("wb") as file:
             file.truncate(1 << 20)
         disk = [sys.argv[1], "--socket-path", one, "--blk-file", image, "--queues"]
+        flag, key = (["--postcopy"], ",postcopy") if may_postcopy() else ([], "")
         ports = ["--port", f"one,socket={one}", "--port",
-                 f"two,socket={two},config,mac=52:54:00:00:00:01"]
+                 f"two,socket={two},config,mac=52:54:00:00:00:01{key}"]
         return {
-            "blk": asked([*disk, "4"], [one]) + asked([*disk, "1", "--read-only"], [one]),
+            "blk": asked([*disk, "4"], [one]) + asked([*disk, "1", "--read-only", *flag], [one]),
             "net": asked([sys.argv[3], *ports], [one, two]),
         }
+
+
+def may_postcopy() -> bool:
+    """As docs/postcopy.md says."""
+    allowed = Path("/proc/sys/vm/unprivileged_userfaultfd")
+    return (os.geteuid() == 0 or os.access("/dev/userfaultfd", os.R_OK | os.W_OK)
+            or (allowed.is_file() and allowed.read_text().strip() == "1"))
 
 
 def asked(command: list[Any], sockets: list[Path]) -> list[tuple[int, int]]:
