@@ -1,4 +1,5 @@
 #pragma once
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -70,7 +71,12 @@ class FakeBackend {
     MessageReader reader;
     while (true) {
       auto message = reader.read(ours_.get());
-      if (!message || !*message) break;
+      if (!message) break;
+      if (!*message) {
+        pollfd watched{ours_.get(), POLLIN, 0};
+        (void)::poll(&watched, 1, -1);
+        continue;
+      }
       Message& got = **message;
       const auto request = static_cast<Request>(got.request);
       const bool wanted = (got.flags & header_need_reply) != 0;
