@@ -173,6 +173,7 @@ class Device {
   [[nodiscard]] Result<void> share_table();
   [[nodiscard]] Result<void> share_region(const Region& region);
   [[nodiscard]] MemoryRegion as_shared(const Region& region) const;
+  [[nodiscard]] VringAddr addresses_of(std::uint32_t index) const;
   [[nodiscard]] Result<void> tell_memory(Request request, std::span<const std::byte> payload,
                                          std::span<const int> fds);
   [[nodiscard]] Result<void> listen_for_faults();

@@ -10,6 +10,7 @@ offered in some of them and not in all.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
@@ -215,7 +216,9 @@ def claimed_by(claim: Claim, programs: list[str]) -> Claim:
 
 
 def claim_of(number: int, which: int, programs: Iterable[str]) -> Claim:
-    """What the daemons make true."""
+    """What the daemons make true; of postcopy, where we may not have it, what the page says."""
+    if (which, number) == (1, protocol_features()["pagefault"]) and not may_postcopy():
+        return rows(PROTOCOL)[number].claim
     has = {program: [bool(masks[which] >> number & 1) for masks in offers()[program]]
            for program in programs}
     return Claim(frozenset(program for program in has if all(has[program])),
@@ -259,12 +262,20 @@ def offers() -> dict[str, list[tuple[int, int]]]:
         with image.open("wb") as file:
             file.truncate(1 << 20)
         disk = [sys.argv[1], "--socket-path", one, "--blk-file", image, "--queues"]
+        flag, key = (["--postcopy"], ",postcopy") if may_postcopy() else ([], "")
         ports = ["--port", f"one,socket={one}", "--port",
-                 f"two,socket={two},config,mac=52:54:00:00:00:01"]
+                 f"two,socket={two},config,mac=52:54:00:00:00:01{key}"]
         return {
-            "blk": asked([*disk, "4"], [one]) + asked([*disk, "1", "--read-only"], [one]),
+            "blk": asked([*disk, "4"], [one]) + asked([*disk, "1", "--read-only", *flag], [one]),
             "net": asked([sys.argv[3], *ports], [one, two]),
         }
+
+
+def may_postcopy() -> bool:
+    """As docs/postcopy.md says."""
+    allowed = Path("/proc/sys/vm/unprivileged_userfaultfd")
+    return (os.geteuid() == 0 or os.access("/dev/userfaultfd", os.R_OK | os.W_OK)
+            or (allowed.is_file() and allowed.read_text().strip() == "1"))
 
 
 def asked(command: list[Any], sockets: list[Path]) -> list[tuple[int, int]]:

@@ -95,12 +95,16 @@ class Lab:
         self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = ""
     ) -> Guest:
         """A Linux guest with these as eth0, eth1, ... It still boots: wait_ready() comes next."""
+        return self.start(self.net_machine(*nics, cpus=cpus, kind=kind, iommu=iommu))
+
+    def net_machine(
+        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = ""
+    ) -> Machine:
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, kind)
-        machine = Machine(
+        return Machine(
             nics=nics, cpus=cpus, kernel=linux.image, initramfs=root, iommu=iommu
         )
-        return self.start(machine)
 
     def process(self, process: Process) -> Process:
         """Ends it with the test."""

@@ -86,6 +86,22 @@ TEST_F(UserfaultTest, TheKernelWaitsForAPageAsWeDo) {
   EXPECT_EQ(got, 'k');
 }
 
+TEST_F(UserfaultTest, APageIsWaitedForBeforeItIsMappedOnceMore) {
+  std::jthread other([&] {
+    const std::array pieces{mapping_.bytes().subspan(page, page),
+                            mapping_.bytes().subspan(4 * page, 8)};
+    const auto again = Mapping::gather(pieces);
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->bytes()[0], std::byte{'a'});
+    EXPECT_EQ(again->bytes()[page], std::byte{'b'});
+  });
+  for (const auto& [number, value] : {std::pair{1U, 'a'}, std::pair{4U, 'b'}}) {
+    ASSERT_EQ(waited_for(), number);
+    put(file_, number * page, value);
+    userfault::wake(userfault_.get(), mapping_.pages());
+  }
+}
+
 TEST_F(UserfaultTest, WhoWaitsWhenTheRangeIsForgottenFindsZeroes) {
   std::atomic<int> got = -1;
   std::jthread reader([&] { got = static_cast<int>(peek(5 * page)); });
