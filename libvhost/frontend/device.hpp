@@ -181,7 +181,6 @@ class Device {
   [[nodiscard]] Result<void> share_log();
   [[nodiscard]] Result<void> tell_logging();
   [[nodiscard]] std::uint64_t features_to_tell() const;
-  [[nodiscard]] VringAddr addresses_of(std::uint32_t index) const;
   [[nodiscard]] Result<void> start_queue(std::uint32_t index);
   [[nodiscard]] Result<void> tell_vring(Request request, std::uint32_t index, std::uint32_t value);
   [[nodiscard]] Result<void> tell_vring_fd(Request request, std::uint32_t index, int fd);
