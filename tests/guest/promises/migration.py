@@ -95,7 +95,7 @@ def _move_under_load(lab: Lab, moves: int, mover: Mover = migration.move, postco
 def _await_load(guest: Guest) -> None:
     """Until some hundred requests were served here. Between two rounds of fio there are none."""
     wanted = fio.completed(guest) + 300
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while fio.completed(guest) < wanted:
         assert time.monotonic() < deadline, "the load stands still"
         time.sleep(0.2)
