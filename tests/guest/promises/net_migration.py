@@ -77,7 +77,7 @@ def _two_hosts(lab: Lab, *properties: str) -> tuple[Namespace, list[Machine]]:
     for tap in ("tap0", "tap1"):
         daemon = lab.net_daemon(Port(), namespace=namespace, uplink=f"tap:{tap}")
         device = replace(network.nic(daemon, 0, 1, 0, *properties), mac=network.mac(1))
-        machines.append(lab.net_machine(device, append="init_on_alloc=0"))
+        machines.append(lab.net_machine(device, append=migration.KERNEL))
     return namespace, machines
 
 
