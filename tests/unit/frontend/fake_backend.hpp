@@ -70,13 +70,11 @@ class FakeBackend {
   void serve() {
     MessageReader reader;
     while (true) {
+      pollfd wait{ours_.get(), POLLIN, 0};
+      if (::poll(&wait, 1, -1) < 0) continue;
       auto message = reader.read(ours_.get());
       if (!message) break;
-      if (!*message) {
-        pollfd watched{ours_.get(), POLLIN, 0};
-        (void)::poll(&watched, 1, -1);
-        continue;
-      }
+      if (!*message) continue;
       Message& got = **message;
       const auto request = static_cast<Request>(got.request);
       const bool wanted = (got.flags & header_need_reply) != 0;
