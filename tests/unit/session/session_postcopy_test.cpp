@@ -1,6 +1,7 @@
 #include <poll.h>
 
 #include <atomic>
+#include <fstream>
 #include <thread>
 
 #include "libvhost/memory/fault_guard.hpp"
@@ -319,6 +320,32 @@ TEST_F(SessionPostcopyTest, TakesAnAcknowledgementThatCameAfterTheEnd) {
             Outcome::done);
 }
 
+TEST_F(SessionPostcopyTest, ATableAfterTheEndReplacesWhatWasAnnounced) {
+  const UniqueFd userfault = begin();
+  ASSERT_NE(announce(0), nullptr);
+  ASSERT_EQ(end(), 0u);
+  EXPECT_EQ(frontend_.set_memory(memory_, {1, 2}), Outcome::done);
+  EXPECT_EQ(regions(), 2u);
+  EXPECT_FALSE(acknowledge(Request::add_mem_reg)) << "there is nothing to acknowledge";
+}
+
+TEST_F(SessionPostcopyTest, LetsGoOfMemoryThatIsRemovedWhilePagesCome) {
+  const auto mappings = [] {
+    std::ifstream maps("/proc/self/maps");
+    std::size_t count = 0;
+    for (std::string line; std::getline(maps, line);) count += line.contains("memfd:guest");
+    return count;
+  };
+  const UniqueFd userfault = begin();
+  const std::size_t before = mappings();
+  ASSERT_NE(announce(0), nullptr);
+  ASSERT_TRUE(acknowledge(Request::add_mem_reg));
+  EXPECT_EQ(mappings(), before + 1);
+  const SingleRegion gone{0, memory_.regions()[0]};
+  EXPECT_EQ(frontend_.tell(Request::rem_mem_reg, gone), Outcome::done);
+  EXPECT_EQ(mappings(), before);
+}
+
 TEST_F(SessionPostcopyTest, PagesComeWhileARingIsStartedAndUsed) {
   PageServer server(5ms);
   (void)driver_.add({{GuestMemory::far + 4096, 4096}});
@@ -381,6 +408,17 @@ TEST_F(SessionPostcopyTest, WhoWaitsIsWokenWhenTheFrontEndDiesThoughNobodyReadsT
   frontend_.disconnect();
   EXPECT_FALSE(fault_guard::any_lost());
   EXPECT_NE(frontend_.log().back().find("in the middle of postcopy"), std::string::npos);
+}
+
+TEST_F(SessionPostcopyTest, WhoWaitsIsWokenWhenTheFrontEndSaysNoMore) {
+  const UniqueFd userfault = begin();
+  std::byte* const place = announce(2);
+  ASSERT_TRUE(acknowledge(Request::add_mem_reg));
+  std::jthread reader([&] { (void)peek(place); });
+  ASSERT_TRUE(waits(userfault));
+  ASSERT_EQ(::shutdown(frontend_.socket(), SHUT_WR), 0);
+  reader.join();
+  EXPECT_EQ(::lseek(memory_.fds()[2].get(), 0, SEEK_DATA), -1);
 }
 
 TEST_F(SessionPostcopyTest, AWorkerThatWaitsWhenWeEndTheConnectionComesBackAndMakesNoPage) {
