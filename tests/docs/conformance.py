@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """docs/conformance.md is complete and true: a row for every message and bit, each offered exactly
-where it says, each file and test that it names there.
+where it says, each file and test that it names there. So are the tests that docs/guests.md names.
 
   conformance.py VHOST_USER_BLK VHOST_BENCH VHOST_USER_NET
 
@@ -27,6 +27,7 @@ from typing import Any
 from pages import TOP, check, table_rows
 
 PAGE = TOP / "docs/conformance.md"
+GUESTS = TOP / "docs/guests.md"
 
 # The numbers that the specifications give, by table.
 NUMBERS = {
@@ -174,11 +175,12 @@ def citation_complaints() -> list[str]:
                        for name in files if not (TOP / name).is_file()]
         complaints += [f"{row.place}: there is no test {name}"
                        for name in cited if name not in tests()]
-    complaints += [f"{PAGE.name}: there is no test {name}"
-                   for name in CODE.findall(PAGE.read_text())
-                   if (TEST.fullmatch(name) or PROMISE.fullmatch(name)) and name not in tests()]
-    complaints += [f"{PAGE.name}: there is no {name}" for name in CODE.findall(PAGE.read_text())
-                   if "/" in name and not (TOP / name).exists()]
+    for page in (PAGE, GUESTS):
+        names = CODE.findall(page.read_text())
+        complaints += [f"{page.name}: there is no test {name}" for name in names
+                       if (TEST.fullmatch(name) or PROMISE.fullmatch(name)) and name not in tests()]
+        complaints += [f"{page.name}: there is no {name}" for name in names
+                       if "/" in name and not (TOP / name).exists()]
     return complaints
 
 

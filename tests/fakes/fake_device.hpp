@@ -52,7 +52,18 @@ class FakeDevice : public Device {
     return {};
   }
 
+  [[nodiscard]] Result<void> begin() override {
+    if (elsewhere) return fail(Fault::host, "somebody else serves it");
+    ++begins;
+    begun = true;
+    return {};
+  }
+  void rest() override {
+    begun = false;
+    rested_while_running |= !running.empty();
+  }
   void start_ring(std::uint16_t index, StartedRing ring) override {
+    started_before_begin |= !begun;
     ++starts[index];
     running.emplace(index, std::move(ring));
   }
@@ -88,6 +99,11 @@ class FakeDevice : public Device {
   int feature_changes = 0;
   int call_changes = 0;
   std::byte written{};
+  bool elsewhere = false;  ///< it cannot begin
+  bool begun = false;
+  int begins = 0;
+  bool started_before_begin = false;
+  bool rested_while_running = false;
   bool whole = true;  ///< no ring was lost by a move
   std::map<std::uint16_t, int> starts, stops;
   std::map<std::uint16_t, StartedRing> running;

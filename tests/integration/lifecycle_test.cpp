@@ -9,11 +9,14 @@
 #include <cstring>
 #include <filesystem>
 
+#include <gmock/gmock.h>
+
 #include "tests/integration/fixture.hpp"
 
 namespace integration {
 namespace {
 
+using testing::HasSubstr;
 using vhost::UniqueFd;
 using vhost::frontend::Connection;
 
@@ -47,6 +50,44 @@ TEST_F(Lifecycle, SigtermEndsItAndRemovesTheSocket) {
   }
   EXPECT_EQ(daemon->terminate(), good_end);
   EXPECT_FALSE(std::filesystem::exists(socket));
+}
+
+/// As the hosts that a guest moves from and to.
+TEST_F(Lifecycle, TwoDaemonsHandAnImageOver) {
+  serve({"--lock", "running"});
+  const std::string second_socket = folder / "second";
+  Daemon second(folder, {"--socket-path", second_socket, "--blk-file", image, "--lock", "running"});
+  auto source = guest();
+  EXPECT_TRUE(works(source, 1));
+  EXPECT_THROW(Guest{second_socket}, std::runtime_error) << "the first has it";
+  EXPECT_THAT(second.words(), HasSubstr("another process has the image open for writing"));
+  must(source->stop());
+  {
+    Guest target(second_socket);
+    EXPECT_TRUE(target.reads(8, 1, 64 * kibi));
+    EXPECT_TRUE(works(target, 2));
+  }
+  must(source->start());
+  EXPECT_TRUE(source.reads(8, 2, 64 * kibi));
+  EXPECT_EQ(second.terminate(), good_end) << "it still serves, and may end";
+}
+
+/// The lock ends with the last write of the dead, as ever.
+TEST_F(Lifecycle, ADaemonThatLocksLateServesAfterAKill) {
+  serve({"--lock", "running"});
+  auto disk = guest();
+  Load load(disk, {.blocks = 256, .block_bytes = 128 * kibi, .depth = 64});
+  for (int round = 0; round < 5; ++round) {
+    load.submit();
+    (void)load.reap();
+  }
+  load.submit();
+  daemon->kill();
+  restart({"--lock", "running"});
+  must(disk->reconnect(connect(socket)));
+  load.settle();
+  load.verify();
+  EXPECT_EQ(daemon->terminate(), good_end);
 }
 
 TEST_F(Lifecycle, SigintEndsItLikeSigterm) {

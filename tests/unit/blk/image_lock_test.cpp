@@ -359,5 +359,16 @@ TEST_F(BlkImageLock, GuestOfQemuDoesNotStartOnWhatWeWrite) {
   EXPECT_NE(Peer(guest("on")).wait_for_exit(), 0);
 }
 
+TEST_F(BlkImageLock, IsHandedOverWithWhatWasWritten) {
+  const Image one = writer();
+  const Image other = writer();
+  ASSERT_TRUE(take_over_image(one));
+  EXPECT_FALSE(lock_image(other, 0ms));
+  hand_over_image(one);
+  EXPECT_TRUE(take_over_image(other));
+  EXPECT_FALSE(lock_image(one, 0ms));
+  hand_over_image(other);
+}
+
 }  // namespace
 }  // namespace blk

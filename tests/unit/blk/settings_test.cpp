@@ -54,6 +54,7 @@ TEST(BlkSettings, HaveTheDefaultsThatHelpTells) {
   EXPECT_FALSE(settings.null_bytes);
   EXPECT_FALSE(settings.read_only);
   EXPECT_EQ(settings.cache, CacheMode::none);
+  EXPECT_EQ(settings.lock, LockWhile::serving);
   EXPECT_EQ(settings.serial, "");
   EXPECT_FALSE(settings.postcopy);
   EXPECT_EQ(settings.queues, 256);
@@ -66,13 +67,15 @@ TEST(BlkSettings, HaveTheDefaultsThatHelpTells) {
 
 TEST(BlkSettings, TakeEveryFlag) {
   const std::string cpu = std::to_string(common::allowed_cpus()->front());
-  const Settings settings =
-      accepted(usual({"--client", "--read-only", "--cache", "directsync", "--serial", "abc",
-                      "--queues", "4", "--workers", "2", "--cpus", cpu, "--stats-file", "/run/x",
-                      "--stats-interval", "2", "--log-level", "debug"}));
+  const Settings settings = accepted(usual(
+      {"--client",    "--read-only", "--cache",      "directsync", "--lock",           "running",
+       "--serial",    "abc",         "--queues",     "4",          "--workers",        "2",
+       "--cpus",      cpu,           "--stats-file", "/run/x",     "--stats-interval", "2",
+       "--log-level", "debug"}));
   EXPECT_TRUE(settings.client);
   EXPECT_TRUE(settings.read_only);
   EXPECT_EQ(settings.cache, CacheMode::directsync);
+  EXPECT_EQ(settings.lock, LockWhile::running);
   EXPECT_EQ(settings.serial, "abc");
   EXPECT_EQ(settings.queues, 4);
   EXPECT_EQ(settings.workers, 2);

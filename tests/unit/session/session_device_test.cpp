@@ -124,6 +124,54 @@ TEST_F(SessionDeviceTest, RefusesOtherProtocolFeaturesWhileARingRuns) {
   EXPECT_EQ(frontend_.tell(Request::set_protocol_features, std::uint64_t{0}), Outcome::refused);
 }
 
+// ---------------------------------------------------------------- begin and rest
+
+TEST_F(SessionDeviceTest, BeginsBeforeTheFirstRingAndRestsAfterTheLast) {
+  start(0);
+  ASSERT_EQ(frontend_.vring_fd(Request::set_vring_kick, 1, kick_), Outcome::done);
+  configure(1);
+  ASSERT_EQ(frontend_.enable(1, 1), Outcome::done);
+  ASSERT_EQ(device_.running.size(), 2u);
+  EXPECT_EQ(device_.begins, 1);
+  (void)frontend_.get_base(0);
+  EXPECT_TRUE(device_.begun);
+  (void)frontend_.get_base(1);
+  EXPECT_FALSE(device_.begun);
+  ASSERT_EQ(frontend_.vring_fd(Request::set_vring_kick, 1, kick_), Outcome::done);
+  EXPECT_TRUE(device_.begun);
+  EXPECT_EQ(device_.begins, 2);
+  frontend_.disconnect();
+  EXPECT_FALSE(device_.begun);
+  EXPECT_FALSE(device_.started_before_begin);
+  EXPECT_FALSE(device_.rested_while_running);
+}
+
+TEST_F(SessionDeviceTest, DoesNotRestWhileItsOnlyRingChangesHands) {
+  start(0);
+  ASSERT_EQ(frontend_.vring_fd(Request::set_vring_kick, 0, FakeFrontend::event()), Outcome::done);
+  EXPECT_EQ(device_.starts[0], 2);
+  EXPECT_EQ(device_.begins, 1);
+  ASSERT_EQ(frontend_.tell(Request::reset_device), Outcome::done);
+  EXPECT_FALSE(device_.begun);
+}
+
+TEST_F(SessionDeviceTest, EndsTheConnectionWhereTheDeviceIsServedElsewhere) {
+  device_.elsewhere = true;
+  ASSERT_EQ(frontend_.set_memory(memory_, {0, 1, 2}), Outcome::done);
+  configure(0);
+  ASSERT_EQ(frontend_.vring_fd(Request::set_vring_kick, 0, kick_), Outcome::done);
+  EXPECT_EQ(frontend_.enable(0, 1), Outcome::closed);
+  EXPECT_EQ(device_.starts[0], 0);
+  EXPECT_TRUE(frontend_.log().back().contains("somebody else serves it"));
+}
+
+TEST_F(SessionDeviceTest, NeitherBeginsNorRestsForAFrontEndThatRunsNoRing) {
+  ASSERT_EQ(frontend_.set_memory(memory_, {0, 1, 2}), Outcome::done);
+  (void)frontend_.get_base(0);
+  frontend_.disconnect();
+  EXPECT_EQ(device_.begins, 0);
+}
+
 // ---------------------------------------------------------------- network devices
 
 TEST_F(SessionDeviceTest, SetsTheMtuAlsoWhileARingRuns) {

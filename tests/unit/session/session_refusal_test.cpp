@@ -37,7 +37,6 @@ constexpr std::uint64_t iommu = bit(62);  // a feature does: VIRTIO_F_ACCESS_PLA
 constexpr std::array rows{
     Row{0, "NONE", never, 0, 0},
     Row{6, "SET_LOG_BASE", bit(p::log_shmfd), 16, 1, Own::reply_with_no},
-    Row{7, "SET_LOG_FD", never, 0, 1},
     Row{17, "GET_QUEUE_NUM", bit(p::mq), 0, 0, Own::reply},
     Row{19, "SEND_RARP", bit(p::rarp), 8, 0},
     Row{20, "NET_SET_MTU", bit(p::mtu), 8, 0},

@@ -1,0 +1,99 @@
+// A guest without a VM moves from one daemon to another: its memory is copied page by page while
+// the load runs, as a hypervisor does it, and the copy must be the memory in the end.
+#include <signal.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "tests/integration/fixture.hpp"
+#include "tests/integration/own_writes.hpp"
+
+namespace integration {
+namespace {
+
+class Migration : public Served, public testing::WithParamInterface<bool> {
+ protected:
+  static constexpr std::size_t page = OwnWrites::page;
+
+  [[nodiscard]] static BlkOptions options() {
+    BlkOptions all = with_queues(2, 1024);  // each of a ring's areas has pages of its own
+    return GetParam() ? packed(all) : all;
+  }
+
+  /// One round: what was written since the last is copied.
+  void copy_dirty(Guest& disk, OwnWrites& own, std::span<const std::byte> memory,
+                  std::uint64_t base) {
+    std::set<std::size_t> dirty = own.take();
+    for (const std::uint64_t address : disk->device().dirty_pages().take()) {
+      if (address - base < memory.size()) dirty.insert(address - base);
+    }
+    for (const std::size_t offset : dirty) {
+      std::memcpy(copy_.data() + offset, memory.data() + offset, page);
+    }
+    copied_ += dirty.size();
+  }
+
+  /// Runs a load, copies meanwhile, and stops in the middle of it: what is in flight then was
+  /// offered, and copied, before the device began. Whether the copy is the memory.
+  [[nodiscard]] bool copies_all(Guest& disk, Load& load, const Daemon& back_end) {
+    const auto& region = disk.memory().regions().front();
+    const std::span<std::byte> memory = region->bytes();
+    const std::uint64_t base = region->guest_address();
+    OwnWrites own(memory);
+    must(disk->device().start_log());
+    copy_.assign(memory.begin(), memory.end());
+    for (int round = 0; round < 8; ++round) {
+      load.run(200);
+      load.submit();
+      copy_dirty(disk, own, memory, base);
+    }
+    load.settle();
+    back_end.signal(SIGSTOP);
+    load.submit();
+    copy_dirty(disk, own, memory, base);
+    back_end.signal(SIGCONT);
+    must(disk->stop());
+    copy_dirty(disk, own, memory, base);
+    return std::ranges::equal(memory, copy_);
+  }
+
+  std::vector<std::byte> copy_;
+  std::size_t copied_ = 0;
+};
+
+TEST_P(Migration, TheCopyIsTheMemoryAndTheLoadGoesOnElsewhere) {
+  serve({"--lock", "running"});
+  const std::string second_socket = folder / "second";
+  Daemon second(folder, {"--socket-path", second_socket, "--blk-file", image, "--lock", "running"});
+  Guest disk(socket, options());
+  Load load(disk, {.depth = 32});
+  for (int move = 0; move < 6; ++move) {
+    const bool forth = move % 2 == 0;
+    ASSERT_TRUE(copies_all(disk, load, forth ? *daemon : second)) << "move " << move;
+    must(disk->device().stop_log());
+    must(disk->reconnect(connect(forth ? second_socket : socket)));
+    load.settle();
+  }
+  load.verify();
+  EXPECT_LT(copied_, 6 * 10 * copy_.size() / page / 4) << "not everything is dirty all the time";
+}
+
+/// By daemons that leave out one kind of marks, and are otherwise the same.
+TEST_P(Migration, TheCopyIsAnotherIfAnythingIsNotMarked) {
+  image = make_image(folder, image_bytes);
+  for (const char* const program :
+       {"VHOST_USER_BLK_UNLOGGED_DATA", "VHOST_USER_BLK_UNLOGGED_RINGS"}) {
+    const std::string place = folder / program;
+    const Daemon forgetful(folder, {"--socket-path", place, "--blk-file", image},
+                           {.program = program});
+    Guest disk(place, options());
+    Load load(disk, {.depth = 32});
+    EXPECT_FALSE(copies_all(disk, load, forgetful)) << program;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(OnSplitAndPackedRings, Migration, testing::Bool());
+
+}  // namespace
+}  // namespace integration
