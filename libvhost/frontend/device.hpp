@@ -177,7 +177,6 @@ class Device {
   [[nodiscard]] Result<void> tell_memory(Request request, std::span<const std::byte> payload,
                                          std::span<const int> fds);
   [[nodiscard]] Result<void> listen_for_faults();
-  [[nodiscard]] VringAddr addresses_of(std::uint32_t index) const;
   [[nodiscard]] Result<void> share_inflight();
   [[nodiscard]] Result<void> share_log();
   [[nodiscard]] Result<void> tell_logging();
