@@ -93,9 +93,9 @@ TEST_F(IotlbTest, TakesAnEntryThatLiesInTwoRegions) {
   fakes::GuestMemory memory;
   memory.add({std::uint64_t{1} << 40, page, GuestMemory::frontend_low + GuestMemory::low_bytes, 0});
   iotlb_->move_to(*memory.map({0, 3}));
-  ASSERT_TRUE(iotlb_->add({GuestAddress{0}, 2 * page,
-                           FrontendAddress{GuestMemory::frontend_low + GuestMemory::low_bytes - page},
-                           Access::both}));
+  ASSERT_TRUE(iotlb_->add(
+      {GuestAddress{0}, 2 * page,
+       FrontendAddress{GuestMemory::frontend_low + GuestMemory::low_bytes - page}, Access::both}));
   EXPECT_NE(at(page - 1), nullptr);
   EXPECT_NE(at(2 * page - 1), nullptr);
   EXPECT_EQ(iotlb_->entries(), 2u);
@@ -312,8 +312,8 @@ TEST(MappingGather, ShowsPagesOfSeveralPlacesSideBySide) {
   const auto piece = [&](std::uint64_t guest, std::uint64_t bytes) {
     return map->prefix(GuestAddress{guest}, bytes, hint);
   };
-  const std::array pieces{piece(GuestMemory::low + 3 * page - 64, 64), piece(GuestMemory::far, page),
-                          piece(GuestMemory::low + page, 100)};
+  const std::array pieces{piece(GuestMemory::low + 3 * page - 64, 64),
+                          piece(GuestMemory::far, page), piece(GuestMemory::low + page, 100)};
   auto gathered = Mapping::gather(pieces);
   ASSERT_TRUE(gathered) << gathered.error().what;
   ASSERT_EQ(gathered->bytes().size(), 64 + page + 100);
@@ -334,8 +334,8 @@ TEST(MappingGather, RefusesWhatDoesNotMeetAtTheEndOfAPage) {
   };
   EXPECT_FALSE(Mapping::gather(
       std::array{piece(GuestMemory::low, page - 1), piece(GuestMemory::far, page)}));
-  EXPECT_FALSE(Mapping::gather(
-      std::array{piece(GuestMemory::low, page), piece(GuestMemory::far + 1, 10)}));
+  EXPECT_FALSE(
+      Mapping::gather(std::array{piece(GuestMemory::low, page), piece(GuestMemory::far + 1, 10)}));
 }
 
 }  // namespace

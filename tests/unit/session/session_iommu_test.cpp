@@ -206,8 +206,9 @@ TEST_F(SessionIommuTest, WithoutReplyAckNoReplyIsAskedFor) {
                  bytes_of(FakeFrontend::usual_protocol_features));
   set_up();
   ASSERT_EQ(frontend_.enable(0, 1), Outcome::done);
-  frontend_.send(static_cast<std::uint32_t>(Request::set_protocol_features),
-                 bytes_of(FakeFrontend::usual_protocol_features & ~bit(protocol_feature::reply_ack)));
+  frontend_.send(
+      static_cast<std::uint32_t>(Request::set_protocol_features),
+      bytes_of(FakeFrontend::usual_protocol_features & ~bit(protocol_feature::reply_ack)));
   EXPECT_FALSE(misses().empty());
   EXPECT_FALSE(asks_for_reply_);
 }

@@ -1,0 +1,87 @@
+#include <random>
+#include <thread>
+
+#include "tests/integration/fixture.hpp"
+
+/* A disk behind an IOMMU that takes translations back while requests are under way. */
+namespace integration {
+namespace {
+
+using vhost::bit;
+
+class IommuTest : public Served, public testing::WithParamInterface<bool> {
+ protected:
+  static BlkOptions options() {
+    BlkOptions options = GetParam() ? packed(with_queues(2)) : with_queues(2);
+    options.wishes.required_features |= bit(vhost::feature::access_platform);
+    return options;
+  }
+  /// Runs `load` in a thread of its own; this one serves the channel, and calls `meanwhile`.
+  template <class Meanwhile>
+  static void beside(Guest& disk, Load& load, std::uint64_t requests, Meanwhile meanwhile) {
+    std::atomic<bool> done = false;
+    std::string error;
+    std::jthread runner([&] {
+      try {
+        load.run(requests);
+      } catch (const std::exception& thrown) {
+        error = thrown.what();
+      }
+      done = true;
+    });
+    while (!done) {
+      must(disk->device().connection().serve_channel());
+      meanwhile();
+    }
+    EXPECT_EQ(error, "");
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Layouts, IommuTest, testing::Bool(),
+                         [](const auto& layout) { return layout.param ? "Packed" : "Split"; });
+
+TEST_P(IommuTest, InvalidationsOfAnythingLeaveTheDataWhatItIs) {
+  serve({"--workers", "2"});
+  auto disk = guest(options());
+  Load load(disk, {.queue = 1, .blocks = 128, .block_bytes = 16 * kibi, .depth = 32});
+  const auto& region = *disk.memory().regions().front();
+  std::mt19937 random(11);
+  beside(disk, load, sanitized ? 500 : 5000, [&] {
+    const std::uint64_t pages = region.bytes().size() / 4096;
+    const std::uint64_t first = random() % pages;
+    const bool all = random() % 16 == 0;  // the ring's areas as well
+    must(disk->device().invalidate(all ? 0 : region.guest_address() + first * 4096,
+                                   all ? UINT64_MAX : (1 + random() % 16) * 4096));
+  });
+  must(disk->device().invalidate(0, UINT64_MAX));
+  beside(disk, load, 64, [] {});
+  EXPECT_TRUE(daemon->running());
+}
+
+TEST_P(IommuTest, WithoutReplyAckTooTranslationsComeAndGo) {
+  serve();
+  BlkOptions plain = options();
+  plain.wishes.protocol_features &= ~bit(vhost::protocol_feature::reply_ack);
+  auto disk = guest(plain);
+  Load load(disk, {.queue = 0, .blocks = 64, .depth = 8});
+  beside(disk, load, 500, [&] { must(disk->device().invalidate(0, UINT64_MAX)); });
+}
+
+TEST_P(IommuTest, ARingWhoseMissesAreNotAnsweredBreaksAndTheOtherGoesOn) {
+  serve();
+  auto disk = guest(options());
+  Load load(disk, {.queue = 1, .blocks = 64, .depth = 4});
+  const auto lost = disk.allocate(4096);
+  disk->device().on_miss([&](const vhost::IotlbMessage& miss) {
+    const bool refused = miss.iova - lost.guest_address < lost.size_bytes;
+    return refused ? std::nullopt : disk->device().translation(miss);
+  });
+  auto& ring = disk->device().queue(0);
+  const Segment piece = lost.segment();
+  ASSERT_TRUE(ring.ring().add(std::span(&piece, 1), {}, 0));
+  ring.submit();
+  EXPECT_EQ(disk->device().wait(0, long_wait), vhost::frontend::Wake::ring_error);
+  beside(disk, load, 200, [] {});
+}
+
+}  // namespace
+}  // namespace integration
