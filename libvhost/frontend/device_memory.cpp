@@ -41,7 +41,8 @@ Result<void> Device::share_table() {
   for (std::size_t id = 0; id < memory_.regions().size(); ++id) {
     const auto& region = memory_.regions()[id];
     if (!region) continue;
-    const auto bytes = bytes_of(as_shared(*region));
+    const MemoryRegion wire = as_shared(*region);
+    const auto bytes = bytes_of(wire);
     payload.insert(payload.end(), bytes.begin(), bytes.end());
     fds.push_back(region->fd());
     shared_.push_back(id);

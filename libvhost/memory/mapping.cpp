@@ -118,10 +118,9 @@ Result<Mapping> Mapping::gather(std::span<const std::span<std::byte>> pieces) {
     const std::uint64_t bytes = align_down(skip + piece.size() + page - 1, page);
     // A page that is still to come (userfault.hpp) is asked for here; through a second mapping it
     // would be zeroes.
-    for (std::uint64_t at = 0; at < piece.size(); at += page) {
-      (void)read_once<std::byte>(&piece[at]);
+    for (std::uint64_t at = 0; at < bytes; at += page) {
+      (void)*static_cast<const volatile std::byte*>(piece.data() - skip + at);
     }
-    (void)read_once<std::byte>(&piece.back());
     // From an old size of 0 it makes a second mapping of shared pages (mremap(2)).
     void* const mapped = ::mremap(piece.data() - skip, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
     if (mapped == MAP_FAILED) {

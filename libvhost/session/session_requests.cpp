@@ -138,7 +138,8 @@ Result<void> Session::adopt(Result<MemoryMap> map) {
   const Drain drain = next->keeps_all_of(*memory_) ? Drain::no : Drain::yes;
   if (state_.any_running()) device_.move_to(next, drain);
   memory_ = next;
-  if (!announced_) postcopy_.keep_to(*next);
+  announced_ = nullptr;
+  postcopy_.keep_to(*next);
   return settle_all();
 }
 

@@ -4,6 +4,8 @@
 
 #include <climits>
 
+#include "libvhost/memory/fault_guard.hpp"
+#include "libvhost/memory/mapping.hpp"
 #include "tests/unit/blk/engine_fixture.hpp"
 
 namespace blk {
@@ -40,6 +42,19 @@ TEST_F(EngineTest, NamesSlotImageAndPlace) {
   EXPECT_EQ(operations[0].fd, 0);
   EXPECT_EQ(operations[0].off, 1024u);
   EXPECT_EQ(operations[0].len, 512u);
+}
+
+TEST_F(EngineTest, WritesNothingWhileMemoryIsLost) {
+  ASSERT_TRUE(vhost::fault_guard::install());
+  Pages page(1);
+  {
+    const auto shared = vhost::make_sealed_memory("lost", 4096);
+    const auto lost = vhost::Mapping::map(shared->get(), 0, 4096);
+    ASSERT_TRUE(lost->give_up());
+    EXPECT_EQ(run(data(Op::write, 0, {page.piece(0, 512)})), Status::io_error);
+    EXPECT_EQ(run(data(Op::read, 0, {page.piece(0, 512)})), Status::ok);
+  }
+  EXPECT_EQ(run(data(Op::write, 0, {page.piece(0, 512)})), Status::ok);
 }
 
 TEST_F(EngineTest, MovesMorePiecesThanOneOperationTakes) {
