@@ -18,7 +18,10 @@ Result<void> Device::start_log() {
   if (!pages) return std::unexpected(pages.error());
   log_ = std::move(*pages);
   if (!running_) return {};  // start() tells it
-  if (auto shared = share_log(); !shared) return shared;
+  if (auto shared = share_log(); !shared) {
+    log_.reset();
+    return shared;
+  }
   return tell_logging();
 }
 

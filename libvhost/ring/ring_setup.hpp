@@ -51,7 +51,7 @@ struct RingSetup {
 };
 
 /// Chains ahead of the next one whose translations are asked for before they are needed.
-inline constexpr std::uint16_t most_expected = 256;
+inline constexpr std::uint16_t most_expected = 32;
 
 /// There is an area, and it is aligned for numbers of `bytes`. The front-end's addresses are, but
 /// a region may begin anywhere in its file.

@@ -18,8 +18,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import nic
 from nic import Nic
@@ -255,11 +256,23 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
         command += ["-append", options.strip()]
     if machine.incoming:
         command += ["-incoming", machine.incoming]
-    for number, disk in enumerate(machine.disks):
+    disks, nics = machine.disks, machine.nics
+    if machine.iommu:  # Without a port before them QEMU's devices have no ATS.
+        disks = tuple(_behind_port(command, f"disk{i}", disk) for i, disk in enumerate(disks))
+        nics = tuple(_behind_port(command, f"nic{i}", device) for i, device in enumerate(nics))
+    for number, disk in enumerate(disks):
         command += _disk_options(number, disk)
-    for number, device in enumerate(machine.nics):
+    for number, device in enumerate(nics):
         command += nic.qemu_options(number, device)
     return command
+
+
+Behind = TypeVar("Behind", Disk, Nic)
+
+
+def _behind_port(command: list[str], name: str, device: Behind) -> Behind:
+    command += ["-device", f"pcie-root-port,id={name}port,chassis={len(command)}"]
+    return replace(device, properties=(*device.properties, f"bus={name}port"))
 
 
 def _disk_options(number: int, disk: Disk) -> Sequence[str]:

@@ -80,12 +80,13 @@ class Lab:
         return namespace
 
     def net_daemon(
-        self, *ports: Port, namespace: Namespace | None = None, arguments: Sequence[str] = ()
+        self, *ports: Port, namespace: Namespace | None = None, arguments: Sequence[str] = (),
+        uplink: str = "",
     ) -> NetDaemon:
         """A vhost-user-net; with a namespace, its uplink is in there."""
         name = f"daemon{len(self._daemons)}"
         daemon = NetDaemon(
-            self.setting.net_program, ports, self.folder, name, namespace, arguments
+            self.setting.net_program, ports, self.folder, name, namespace, arguments, uplink
         )
         self._daemons.append(daemon)
         self._stack.callback(daemon.close)
@@ -98,12 +99,12 @@ class Lab:
         return self.start(self.net_machine(*nics, cpus=cpus, kind=kind, iommu=iommu))
 
     def net_machine(
-        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = ""
+        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = "", append: str = ""
     ) -> Machine:
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, kind)
         return Machine(
-            nics=nics, cpus=cpus, kernel=linux.image, initramfs=root, iommu=iommu
+            nics=nics, cpus=cpus, kernel=linux.image, initramfs=root, iommu=iommu, append=append
         )
 
     def process(self, process: Process) -> Process:

@@ -70,6 +70,16 @@ class Namespace:
     def start(self, *program: str, log: Path | None = None) -> Process:
         return Process(self.command(*program), log or self.log)
 
+    def bridge(self, *addresses: str) -> None:
+        """Puts the TAP and a second one, tap1, into a bridge of these addresses."""
+        self.run("ip", "link", "add", "br0", "type", "bridge")
+        self.run("ip", "tuntap", "add", "tap1", "mode", "tap", "vnet_hdr")
+        for name in (self.interface, "tap1"):
+            self.run("ip", "link", "set", name, "master", "br0", "up")
+        self.run("ip", "link", "set", "br0", "up")
+        for address in addresses:
+            self.run("ip", "addr", "add", address, "dev", "br0")
+
     def close(self) -> None:
         self._holder.end()
 

@@ -33,7 +33,7 @@ class NetDaemon(BackEnd):
 
     def __init__(
         self, program: Path, ports: Sequence[Port], folder: Path, name: str,
-        namespace: Namespace | None = None, arguments: Sequence[str] = (),
+        namespace: Namespace | None = None, arguments: Sequence[str] = (), uplink: str = "",
     ) -> None:
         self.sockets = [folder / f"{name}.p{number}.sock" for number in range(len(ports))]
         super().__init__(
@@ -45,7 +45,7 @@ class NetDaemon(BackEnd):
             keys = [f"p{number}", f"socket={path}", *port.options, *(["client"] if port.client else [])]
             command += ["--port", ",".join(keys)]
         if namespace is not None:
-            command = namespace.command(*command, "--uplink", namespace.uplink)
+            command = namespace.command(*command, "--uplink", uplink or namespace.uplink)
         self._command = command
         self.start()
 

@@ -229,10 +229,10 @@ TEST_F(Memory, AFrontEndMayHaveNoAddressesOfItsOwn) {
         options.wishes.protocol_features &= ~bit(vhost::protocol_feature::configure_mem_slots);
       }
       auto disk = guest(options);
-      swap_under_load(disk, 20);
+      swap_under_load(disk, 40);
       must(disk->stop());
       must(disk->start());
-      swap_under_load(disk, 5);
+      swap_under_load(disk, 40);
     }
   }
 }

@@ -157,8 +157,8 @@ TEST_F(CrosvmNet, LeavesTheConfigurationToUsAndHasOnePair) {
   serve({"--port", port("a", "config,mac=02:00:00:00:00:aa,queues=1"), "--port", port("b")});
   Station other = guest("b", 2);
   Crosvm front_end(socket("a"));
-  expect_no_need_of_a_control_queue(front_end.offered());
-  EXPECT_FALSE(has(front_end.offered(), net_feature::ctrl_vq)) << "it would not serve it";
+  expect_no_need_of_a_control_queue(front_end.passed_on());
+  EXPECT_FALSE(has(front_end.passed_on(), net_feature::ctrl_vq)) << "it would not serve it";
   for (std::uint32_t i = 0; i < guest_mac.size(); ++i) {
     EXPECT_EQ(front_end.read_config(i, 1).front(), std::byte{guest_mac[i]});
   }

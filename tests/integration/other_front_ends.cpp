@@ -23,6 +23,8 @@ constexpr std::uint64_t known_to_cloud_hypervisor =
 constexpr std::uint64_t known_to_crosvm = bit(protocol::mq) | bit(protocol::reply_ack) |
                                           bit(protocol::backend_req) | bit(protocol::config) |
                                           bit(device_state) | bit(shmem);
+/// VIRTIO 2.2
+constexpr std::uint64_t device_specific = (bit(24) - 1) | ~(bit(50) - 1);
 constexpr std::uint64_t known_to_spdk = bit(protocol::mq) | bit(protocol::config);
 
 }  // namespace
@@ -223,8 +225,13 @@ Crosvm::Crosvm(const std::string& socket) : FrontEnd(socket, known_to_crosvm) {
   rings_offered_ = ask_number(Request::get_queue_num);
 }
 
+std::uint64_t Crosvm::passed_on() const {
+  return offered_ & (device_specific | bit(feature::event_idx) | bit(feature::version_1) |
+                     bit(feature::protocol_features));
+}
+
 void Crosvm::activate(std::uint64_t accepted, std::uint32_t rings, std::uint16_t size) {
-  accepted = (accepted & offered_) | bit(feature::protocol_features);
+  accepted = (accepted & passed_on()) | bit(feature::protocol_features);
   if (accepted != std::exchange(accepted_, accepted)) say(Request::set_features, accepted_);
   make_rings(rings, size, accepted_);
   bases_.assign(rings, 0);

@@ -121,7 +121,9 @@ class Crosvm : public FrontEnd {
  public:
   explicit Crosvm(const std::string& socket);
 
-  /// What it believes to be the device's, all of which its guest sees.
+  /// All of the device's own features, whatever they are, and some of the transport's.
+  [[nodiscard]] std::uint64_t passed_on() const;
+  /// Each is one of its guest's device.
   [[nodiscard]] std::uint64_t rings_offered() const { return rings_offered_; }
   [[nodiscard]] std::vector<std::byte> read_config(std::uint32_t offset, std::uint32_t bytes) {
     return ask_config(offset, bytes, 1);

@@ -65,6 +65,8 @@ void declare(common::Options& options, Plan& plan) {
   options.toggle("--huge-pages", plan.huge_pages, "Put the buffers into 2 MiB pages.");
   options.size("--iommu", plan.iommu_page_bytes,
                "Put an IOMMU with pages of this size between driver and device.");
+  options.toggle("--dirty-log", plan.dirty_log,
+                 "Have the back-end log what it writes, as for a guest that migrates.");
   options.number("--seed", plan.seed, 0, ~std::uint64_t{0}, "Another seed, another sequence.");
   options.cpus("--cpus", plan.cpus, "CPUs for the generator, which is one thread.");
   options.number("--target-pid", plan.target_pid, 0, 4194304,
@@ -214,6 +216,9 @@ vhost::Result<int> drive(const Plan& plan) {
   const bool read_only = vhost::has(disk.device().offered_features(), blk_feature::ro);
   if (read_only && plan.read_percent < 100) {
     return vhost::fail(vhost::Fault::operator_, "--mix: the disk is read-only: give 100");
+  }
+  if (plan.dirty_log) {
+    if (auto started = disk.device().start_log(); !started) return std::unexpected(started.error());
   }
   std::uint64_t bytes = disk.capacity_bytes();
   if (plan.span_bytes > bytes) {

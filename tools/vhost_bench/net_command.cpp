@@ -74,6 +74,8 @@ void declare_load(common::Options& options, NetPlan& plan, MacTexts& macs) {
   options.toggle("--huge-pages", plan.huge_pages, "Put the buffers into 2 MiB pages.");
   options.size("--iommu", plan.iommu_page_bytes,
                "Put an IOMMU with pages of this size between driver and device.");
+  options.toggle("--dirty-log", plan.dirty_log,
+                 "Have the back-end log what it writes, as for guests that migrate.");
 }
 
 void declare_run(common::Options& options, NetPlan& plan) {
@@ -168,7 +170,7 @@ vhost::Result<void> attach(Port& port, const std::string& path, const NetPlan& p
   auto driver = NetDriver::attach(std::move(*connection), port.memory, net_options(plan));
   if (!driver) return std::unexpected(driver.error());
   port.driver = std::move(*driver);
-  return {};
+  return plan.dirty_log ? port.driver->device().start_log() : vhost::Result<void>{};
 }
 
 /// Everybody hears one frame from where the others are to go.

@@ -36,6 +36,7 @@ struct NetPlan {
   bool packed = false;
   bool huge_pages = false;
   std::uint64_t iommu_page_bytes = 0;  ///< of an IOMMU between driver and device; 0: there is none
+  bool dirty_log = false;
   std::chrono::milliseconds duration{5000};
   std::chrono::milliseconds warmup{1000};
   unsigned rounds = 1;                ///< measured parts, one behind the other

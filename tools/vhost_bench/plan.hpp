@@ -31,6 +31,7 @@ struct Plan {
   bool legacy = false;
   bool huge_pages = false;
   std::uint64_t iommu_page_bytes = 0;  ///< of an IOMMU between driver and device; 0: there is none
+  bool dirty_log = false;
   std::uint64_t seed = 1;
 
   bool json = false;

@@ -52,7 +52,7 @@ def _boots(lab: Lab, transport: str, loader: Path | None) -> None:
     daemon = lab.daemon(image)
     disk = Disk(daemon.socket, num_queues=1, properties=(transport,))
     guest = lab.boot_firmware(disk, firmware=loader)
-    guest.wait_ready()
+    guest.wait_ready(120.0)
     assert guest.attempt("test -d /sys/firmware/efi").status == (1 if loader is None else 0)
     assert b"\nloader=grub\n" in bootdisk.read(image, "environment")
     begin = guest.run("dd if=/dev/vda bs=1M count=4 2>/dev/null | sha256sum").split()[0]

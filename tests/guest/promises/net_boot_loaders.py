@@ -73,7 +73,7 @@ def _uefi_boots(lab: Lab, transport: str) -> None:
     # Without a boot ROM, whose driver would take the place of UEFI's own.
     nic = Nic(daemon.sockets[0], network.mac(2), properties=("romfile=", transport))
     guest = lab.boot_firmware(nic, firmware=firmware.OVMF)
-    guest.wait_console(MARKER, 60.0)
+    guest.wait_console(MARKER, 120.0)
 
 
 def _u_boot_compares(lab: Lab, loader: Path, transport: str) -> None:
@@ -90,7 +90,7 @@ def _u_boot_compares(lab: Lab, loader: Path, transport: str) -> None:
     daemon = lab.net_daemon(Port(), namespace=namespace)
     nic = Nic(daemon.sockets[0], network.mac(2), properties=("romfile=", transport))
     guest = lab.boot_firmware(disk, nic, firmware=loader)
-    guest.wait_console(MARKER, 60.0)
+    guest.wait_console(MARKER, 120.0)
     guest.close()
     with image.open("rb") as file:
         file.seek(TO * bootdisk.SECTOR)

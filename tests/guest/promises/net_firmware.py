@@ -51,7 +51,7 @@ def _boots(lab: Lab, program: bytes, loader: Path | None, rom: Path, transport: 
     daemon = lab.net_daemon(Port(), namespace=namespace)
     nic = Nic(daemon.sockets[0], network.mac(2), properties=(f"romfile={rom}", transport))
     guest = lab.boot_firmware(nic, firmware=loader)
-    guest.wait_console(MARKER, 60.0)
+    guest.wait_console(MARKER, 120.0)
 
 
 def _program() -> bytes:

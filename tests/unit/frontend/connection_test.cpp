@@ -105,6 +105,8 @@ TEST_F(ConnectionTest, AnswersTheChannelWhileItWaitsForAReply) {
   backend_.on(Request::get_features, [](FakeBackend& self, Message& got) {
     const int channel = self.kept.front().get();
     ASSERT_TRUE(send_message(channel, 2, header_need_reply, {}));
+    pollfd watched{channel, POLLIN, 0};
+    ASSERT_EQ(::poll(&watched, 1, 5000), 1);
     MessageReader reader;
     auto answer = reader.read(channel);
     ASSERT_TRUE(answer && *answer);

@@ -1,4 +1,5 @@
 #pragma once
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -69,8 +70,11 @@ class FakeBackend {
   void serve() {
     MessageReader reader;
     while (true) {
+      pollfd wait{ours_.get(), POLLIN, 0};
+      if (::poll(&wait, 1, -1) < 0) continue;
       auto message = reader.read(ours_.get());
-      if (!message || !*message) break;
+      if (!message) break;
+      if (!*message) continue;
       Message& got = **message;
       const auto request = static_cast<Request>(got.request);
       const bool wanted = (got.flags & header_need_reply) != 0;
