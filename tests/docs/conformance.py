@@ -246,11 +246,15 @@ def message_complaints() -> list[str]:
                   for row in rows(FRONT).values() if row.claim != served.get(row.number, nobody)]
 
     session = "".join(path.read_text() for path in (TOP / "libvhost/session").glob("*.cpp"))
-    sent = {backend_requests()[name] for name in re.findall(r"BackendRequest::(\w+)", session)}
     channel = claim_of(protocol_features()["backend_req"], 1, WHO["both"])
-    complaints += [f"{row.place}: sent {said(channel if row.number in sent else nobody)}"
-                   for row in rows(BACK).values()
-                   if row.claim != (channel if row.number in sent else nobody)]
+    sent = {backend_requests()[name]: channel
+            for name in re.findall(r"BackendRequest::(\w+)", session)}
+    sent[backend_requests()["config_change"]] = Claim(frozenset(
+        program for program in WHO["both"]
+        if any("notify_config_change" in path.read_text()
+               for path in (TOP / "backends" / program).glob("*.cpp"))))
+    complaints += [f"{row.place}: sent {said(sent.get(row.number, nobody))}"
+                   for row in rows(BACK).values() if row.claim != sent.get(row.number, nobody)]
     return complaints
 
 

@@ -249,7 +249,7 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
     if machine.firmware is not None:
         command += ["-bios", str(machine.firmware)]
     if machine.kernel is not None:
-        options = f"console=ttyS0 loglevel=5 mitigations=off panic=0 {machine.append}"
+        options = f"console=ttyS0 loglevel=5 mitigations=off panic=0 no_timer_check {machine.append}"
         if machine.iommu:
             options += f" intel_iommu=on {machine.iommu}"
         command += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
