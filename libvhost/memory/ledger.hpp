@@ -98,6 +98,9 @@ class Ledger {
   [[nodiscard]] bool want(const Miss& miss);
   [[nodiscard]] bool wants_any() const { return !wanted_.empty(); }
   [[nodiscard]] bool wants_much() const { return wanted_.size() >= most_wanted; }
+  /// For the control thread: whether the ring waits, and for nothing that is still to be taken from
+  /// here; it does not any more.
+  [[nodiscard]] bool take_waiting() { return wanted_.empty() && waiting.exchange(false); }
   /// For the control thread: what is to be asked for.
   [[nodiscard]] std::vector<Miss> take_wanted() { return std::exchange(wanted_, {}); }
   /// For the control thread: nobody will translate this.

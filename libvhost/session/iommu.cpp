@@ -170,7 +170,13 @@ void Iommu::settle(Which which, bool refused) {
 void Iommu::wake_answered() {
   for (std::uint16_t ring = 0; ring < rings_.size(); ++ring) {
     const auto& [ledger, unanswered] = rings_[ring];
-    if (ledger && unanswered == 0 && ledger->waiting.exchange(false)) setup_.wake(ring);
+    if (!ledger || unanswered != 0) continue;
+    const bool waited = [&ledger] {
+      // It may have looked just now, and want something else.
+      const std::lock_guard guard(ledger->lock);
+      return ledger->take_waiting();
+    }();
+    if (waited) setup_.wake(ring);
   }
 }
 

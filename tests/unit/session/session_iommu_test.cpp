@@ -353,6 +353,23 @@ TEST_F(SessionIommuTest, AFloodOfMissesIsAskedForInTurns) {
   EXPECT_EQ(pop(), Pop::broken);
 }
 
+TEST_F(SessionIommuTest, ARingThatLookedMeanwhileIsKickedForWhatItMissesNow) {
+  run();
+  driver_.add({{data + shift, 16}});
+  EXPECT_EQ(pop(), Pop::empty);
+  ASSERT_EQ(misses().size(), 1u);
+  EXPECT_EQ(update(data), 0u);
+  ASSERT_EQ(pop(), Pop::ready);
+  driver_.add({{data + 2 * page + shift, 16}});
+  EXPECT_EQ(pop(), Pop::empty) << "nobody has heard of this yet";
+  (void)FakeFrontend::count(kick_);
+  EXPECT_EQ(update(data + 9 * page), 0u);
+  EXPECT_EQ(FakeFrontend::count(kick_), 0u);
+  ASSERT_EQ(misses().size(), 1u);
+  EXPECT_EQ(update(data + 2 * page), 0u);
+  EXPECT_EQ(FakeFrontend::count(kick_), 1u);
+}
+
 // ---------------------------------------------------------------- patience
 
 TEST(Iommu, RefusesWhatIsNotAnsweredInTime) {
