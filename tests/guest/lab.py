@@ -66,9 +66,11 @@ class Lab:
             file.truncate(mebibytes * MEBIBYTE)
         return path
 
-    def daemon(self, image: Path, **options: Any) -> Daemon:
+    def daemon(self, image: Path, program: Path | None = None, **options: Any) -> Daemon:
+        """The daemon under test, or another `program` with its flags."""
         name = f"daemon{len(self._daemons)}"
-        daemon = Daemon(self.setting.program, Options(image, **options), self.folder, name)
+        options_of = Options(image, **options)
+        daemon = Daemon(program or self.setting.program, options_of, self.folder, name)
         self._daemons.append(daemon)
         self._stack.callback(daemon.close)
         return daemon

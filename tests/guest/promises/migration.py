@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import fio
 import migration
 from guest import Disk, Guest, Machine
 from lab import Lab
-from runner import promise
+from runner import Skip, promise
 
+TOP = Path(__file__).resolve().parent.parent.parent.parent
+# The same daemon, but for one call (tests/unlogged).
+UNLOGGED = TOP / "build/release/tests/unlogged/vhost-user-blk-unlogged-data"
 SEED = "--rw=write --bs=4k --size=16M --offset=32M --iodepth=16"
 # Reads that are verified at once, on and on: what a move loses of them is seen.
 READ = (f"--name=read --filename=/dev/vda {fio.VERIFY} --rw=randread --bs=4k --size=16M "
@@ -48,6 +52,23 @@ def guest_stays_when_its_migration_is_cancelled_and_moves_later(lab: Lab) -> Non
 
 
 @promise
+def guest_that_moves_without_the_log_of_its_data_is_found_out(lab: Lab) -> None:
+    """What the others promise they would not find if they passed with this daemon, too."""
+    if not UNLOGGED.exists():
+        raise Skip("no daemon that leaves marks out; ./run build makes it")
+    machines = _machines(lab, program=UNLOGGED)
+    guest = _boot(lab, machines[0])
+    fio.verify(guest, SEED)
+    fio.start(guest, READ, WRITE)
+    for number in range(1, 9):
+        guest, _ = migration.move(lab, guest, machines[number % 2])
+        guest.run("sleep 3")
+        if fio.ended(guest):
+            break
+    assert fio.ended(guest), "all that was read was right"
+
+
+@promise
 def guest_moves_by_postcopy_under_verified_load(lab: Lab) -> None:
     _move_under_load(lab, 2, mover=migration.move_by_postcopy, postcopy=True)
 
@@ -58,10 +79,14 @@ def guest_with_packed_rings_and_queues_moves_by_postcopy(lab: Lab) -> None:
                      properties=("packed=on",))
 
 
-def _machines(lab: Lab, *, postcopy: bool = False, **disk: object) -> list[Machine]:
+def _machines(
+    lab: Lab, *, postcopy: bool = False, program: Path | None = None, **disk: object
+) -> list[Machine]:
     image = lab.image()
-    daemons = [lab.daemon(image, lock="running", serial="moving", postcopy=postcopy)
-               for _ in range(2)]
+    daemons = [
+        lab.daemon(image, program, lock="running", serial="moving", postcopy=postcopy)
+        for _ in range(2)
+    ]
     return [
         lab.machine(Disk(daemon.socket, **disk), fio=True, append=migration.KERNEL)  # type: ignore[arg-type]
         for daemon in daemons
