@@ -137,8 +137,9 @@ void probe_topology(Image& image, const struct stat& status) {
       static_cast<std::uint32_t>(std::clamp<blksize_t>(status.st_blksize, 512, page)));
   physical = std::max<std::uint64_t>(physical, image.offset_alignment);
   std::uint64_t min_io = physical;
-  std::uint64_t opt_io =
-      status.st_blksize > page ? static_cast<std::uint64_t>(status.st_blksize) : 0;
+  // The type is signed, and not as wide on every machine.
+  const auto preferred = static_cast<std::uint64_t>(std::max<blksize_t>(status.st_blksize, 0));
+  std::uint64_t opt_io = preferred > page ? preferred : 0;
   if (image.is_device) {
     disk.logical_block_bytes = static_cast<std::uint32_t>(std::max(ask(fd, BLKSSZGET, 512), 512));
     physical = std::bit_ceil(ask(fd, BLKPBSZGET, disk.logical_block_bytes));

@@ -19,8 +19,12 @@
  * A head that is taken from the available ring is marked before anything is done for it. Heads
  * that are given back are chained into a batch through `next`; the batch is unmarked only after
  * the used ring's index covers it. A death between the two is recognised by used_idx being behind
- * the ring's own index, and undone. No other thread looks at a section while we live, so the
- * order has to hold for the compiler only: memory after a SIGKILL has every store that retired.
+ * the ring's own index, and undone.
+ *
+ * No other thread looks at a section while we live, so this order has to hold for the compiler
+ * only, on every CPU: a kill takes effect between two instructions of ours. The stores in front of
+ * it reach memory, in whatever order, before the kernel closes our socket, and those behind it are
+ * never made. What a successor finds is a beginning of our program's order.
  *
  * The region is the front-end's and believed in nothing: it is only written, except by recover(),
  * which copies what it reads and checks it. Thread: the owner of the ring.

@@ -3,6 +3,20 @@
 #include <cstdint>
 #include <cstring>
 
+/*
+ * What orders our looks at shared memory and the other side's, which runs on another CPU.
+ *
+ * Why each order is needed where it stands is said at the head of the rings. x86 keeps all of them
+ * by itself but the full barrier; other CPUs keep none:
+ *
+ *                 x86-64                 aarch64      riscv64
+ *   acquire       a load                 ldarh        lhu; fence r,rw
+ *   release       a store                stlrh        fence rw,w; sh
+ *   full_barrier  a locked instruction   dmb ish      fence rw,rw
+ *
+ * A test of the builds for the other two looks for these instructions (tests/guest/barriers.py).
+ * The memory is ordinary and coherent between guest and host, so nothing stronger is wanted.
+ */
 namespace vhost {
 
 #if defined(__SANITIZE_THREAD__)

@@ -32,8 +32,8 @@
  * release. A driver reads them in order, so it sees none or all. What
  * acquire and release cannot order is our store before our load of the driver's wish for a call
  * (publish()), and our wish for a kick before the last look (arm_kick()): there stands a full
- * barrier, as there does on the driver's side. An event suppression structure is loaded and stored
- * in one piece, so position and flags are of one time.
+ * barrier, as there does on the driver's side, so at least one of the two sees the other. An event
+ * suppression structure is loaded and stored in one piece, so position and flags are of one time.
  *
  * A crash loses no request where there is an inflight section, which has copies of the chains and
  * our positions. Used descriptors that a predecessor wrote and did not show are erased.

@@ -26,6 +26,14 @@
  * available index once more. An entry that was added before the request was visible is seen by
  * that look; one that is added after it causes the kick.
  *
+ * Barriers. The driver stores the available index last, so we load it with acquire: that orders it
+ * before all loads of the entries, descriptors and buffers that it covers. The used index is stored
+ * with release, behind all used elements and whatever the device wrote into buffers. What acquire
+ * and release cannot order is our store before our load of the driver's wish for a call
+ * (publish()), and our wish for a kick before the last look (arm_kick()): there stands a full
+ * barrier, as there does on the driver's side, so at least one of the two sees the other.
+ * disarm_kick() needs none: seen late it costs a kick, and nothing else.
+ *
  * unpop() steps back by one entry. The chain's head is the caller's, not the available ring's,
  * which the driver may have rewritten; what is there is checked anew by the next pop().
  *

@@ -22,9 +22,9 @@ from targets import TOP, Failed, Target, testpmd_command, verdict
 
 sys.path.append(str(TOP / "tests/guest"))
 import network  # noqa: E402
+from debian import NotToBeHad  # noqa: E402
 from guest import GuestError  # noqa: E402
 from initramfs import ToolMissing  # noqa: E402
-from kernel import KernelMissing  # noqa: E402
 from lab import Lab, Setting  # noqa: E402
 from namespace import NotAllowed  # noqa: E402
 from nic import Nic  # noqa: E402
@@ -48,7 +48,7 @@ def show_tcp(settings, peers):
         return _left_out("there is no qemu-system-x86_64")
     try:
         rates = _measure(settings, [name for name in _VARIANTS if name.split(",")[0] in peers])
-    except (NotAllowed, ToolMissing, KernelMissing) as reason:
+    except (NotAllowed, ToolMissing, NotToBeHad) as reason:
         return _left_out(str(reason))
     return all([_show(settings, direction, rates[direction]) for direction in DIRECTIONS])
 

@@ -41,7 +41,8 @@ def make(path: Path, files: Mapping[str, bytes | Path]) -> None:
 def make_with_grub(path: Path, files: Mapping[str, bytes | Path], script: str) -> None:
     """The same, with GRUB, which carries out the script."""
     make(path, files)
-    _mtools("mmd", path, "::/EFI", "::/EFI/BOOT")
+    make_folder(path, "EFI")
+    make_folder(path, "EFI/BOOT")
     write(path, "EFI/BOOT/BOOTX64.EFI", grub(path.parent, "x86_64-efi", script, *FOR_DISKS))
     core = grub(path.parent, "i386-pc", script, "biosdisk", *FOR_DISKS).read_bytes()
     if len(core) > (FIRST - 1) * SECTOR:
@@ -72,6 +73,10 @@ def write(path: Path, name: str, content: bytes | Path) -> None:
         source = path.parent / "content"
         source.write_bytes(content)
     _mtools("mcopy", path, "-o", str(source), f"::/{name}")
+
+
+def make_folder(path: Path, name: str) -> None:
+    _mtools("mmd", path, f"::/{name}")
 
 
 def read(path: Path, name: str) -> bytes:

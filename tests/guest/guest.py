@@ -1,13 +1,14 @@
 """A virtual machine whose disks and network devices are served by vhost-user daemons.
 
-QEMU runs without KVM (TCG), with its memory in a shared memfd as vhost-user needs. Three
-channels lead into it: the first serial port goes to a log file (kernel messages), the second
-carries commands to the guest's /init (see guest_init.sh for the protocol), and QMP. The last
-two are socket pairs made before QEMU starts, so there is no path to collide and no moment at
-which one must wait for a listener.
+QEMU runs without KVM (TCG), so the guest may be of another architecture than the daemons, and with
+its memory in a shared memfd as vhost-user needs. Three channels lead into it: the first serial port
+goes to a log file (kernel messages), the second carries commands to the guest's /init (see
+guest_init.sh for the protocol), and QMP. The last two are socket pairs made before QEMU starts, so
+there is no path to collide and no moment at which one must wait for a listener.
 
 An answer is recognised by the number of its command; whatever else came before it is dropped.
-Every wait is bounded, and an overdue answer raises GuestError with the end of the kernel's log.
+Every wait is bounded, and an overdue answer raises GuestError with the end of the kernel's log. The
+bounds are meant for x86-64; the others' are longer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import nic
+from architecture import X86_64, Architecture
 from nic import Nic
 from process import Process
 from qmp import Qmp, QmpError
@@ -49,10 +51,13 @@ class Disk:
 @dataclass(frozen=True)
 class Machine:
     """What a guest is made of. Without a kernel the firmware boots from the first device: SeaBIOS,
-    or the one that is named. Memory may be plugged in and out again where there are slots for it."""
+    or the one that is named. Memory may be plugged in and out again where there are slots for it.
+    What is written to one of the `images`, which are QEMU's own disks, is forgotten."""
 
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+    images: tuple[Path, ...] = ()
+    architecture: Architecture = X86_64
     cpus: int = 1
     memory: str = "256M"
     memory_slots: int = 0
@@ -80,6 +85,7 @@ class Guest:
         self.console_log = folder / f"{name}.console.log"
         self._numbers = itertools.count(1)
         self._pending = b""
+        self._patience = machine.architecture.patience
         self._agent, agent_end = socket.socketpair()
         monitor, monitor_end = socket.socketpair()
         command = qemu_command(machine, self.console_log, agent_end.fileno(), monitor_end.fileno())
@@ -98,14 +104,14 @@ class Guest:
 
     def wait_ready(self, timeout_seconds: float = BOOT_SECONDS) -> None:
         """Returns once /init (of the first or of a later boot) takes commands."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline = self._deadline(timeout_seconds)
         # UEFI shows its own words on this port, too, and ends them with no line feed.
         while not self._line(deadline).endswith("ready"):
             pass
 
     def attempt(self, script: str, timeout_seconds: float = COMMAND_SECONDS) -> Result:
         """Runs a shell script in the guest: its status and what it printed, on either stream."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline = self._deadline(timeout_seconds)
         number = str(next(self._numbers))
         self._send(f"{number} {base64.b64encode(script.encode()).decode()}\n")
         head = self._line(deadline).split(" ")
@@ -161,7 +167,7 @@ class Guest:
         return self.console_log.read_text(errors="replace") if self.console_log.exists() else ""
 
     def wait_console(self, text: str, timeout_seconds: float) -> None:
-        deadline = time.monotonic() + timeout_seconds
+        deadline = self._deadline(timeout_seconds)
         while text not in self.console():
             self._check_alive(deadline, f"{text!r} on the console")
             time.sleep(0.05)
@@ -179,9 +185,12 @@ class Guest:
             self._agent.close()
             self._monitor_socket.close()
 
+    def _deadline(self, timeout_seconds: float) -> float:
+        return time.monotonic() + timeout_seconds * self._patience
+
     def _wait_exit(self, timeout_seconds: float) -> None:
         try:
-            status = self.qemu.wait(timeout_seconds)
+            status = self.qemu.wait(timeout_seconds * self._patience)
         except subprocess.TimeoutExpired:
             raise self._failure("power off") from None
         if status != 0:
@@ -231,15 +240,16 @@ def _bytes(size: str) -> int:
 
 
 def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int) -> list[str]:
-    chipset = "q35" if machine.iommu else "pc"  # Only the former can have one.
+    kind = machine.architecture
+    chipset = "q35" if machine.iommu else kind.chipset  # Of x86's only this one can have one.
     command = [
-        "qemu-system-x86_64", "-accel", "tcg,thread=multi",
-        "-machine", f"{chipset},memory-backend=ram",
-        "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none",
+        kind.qemu, "-accel", "tcg,thread=multi",
+        "-machine", f"{chipset},memory-backend=ram", "-cpu", kind.cpu,
+        "-nodefaults", "-no-user-config", "-display", "none",
         "-smp", str(machine.cpus), "-m", machine.memory,
         "-object", f"memory-backend-memfd,id=ram,size={machine.memory},share=on",
         "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console",
-        "-chardev", f"socket,id=agent,fd={agent_fd}", "-serial", "chardev:agent",
+        "-chardev", f"socket,id=agent,fd={agent_fd}", *kind.second_serial,
         "-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control",
     ]
     if machine.iommu:
@@ -247,9 +257,9 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
     if machine.memory_slots:
         command[command.index("-m") + 1] += f",slots={machine.memory_slots},maxmem=32G"
     if machine.firmware is not None:
-        command += ["-bios", str(machine.firmware)]
+        command += [kind.firmware_option, str(machine.firmware)]
     if machine.kernel is not None:
-        options = f"console=ttyS0 loglevel=5 mitigations=off panic=0 no_timer_check {machine.append}"
+        options = f"{kernel_options(kind)} {machine.append}"
         if machine.iommu:
             options += f" intel_iommu=on {machine.iommu}"
         command += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs)]
@@ -260,6 +270,8 @@ def qemu_command(machine: Machine, console: Path, agent_fd: int, monitor_fd: int
     if machine.iommu:  # Without a port before them QEMU's devices have no ATS.
         disks = tuple(_behind_port(command, f"disk{i}", disk) for i, disk in enumerate(disks))
         nics = tuple(_behind_port(command, f"nic{i}", device) for i, device in enumerate(nics))
+    for image in machine.images:
+        command += ["-drive", f"file={image},format=raw,if=virtio,snapshot=on"]
     for number, disk in enumerate(disks):
         command += _disk_options(number, disk)
     for number, device in enumerate(nics):
@@ -273,6 +285,12 @@ Behind = TypeVar("Behind", Disk, Nic)
 def _behind_port(command: list[str], name: str, device: Behind) -> Behind:
     command += ["-device", f"pcie-root-port,id={name}port,chassis={len(command)}"]
     return replace(device, properties=(*device.properties, f"bus={name}port"))
+
+
+def kernel_options(kind: Architecture) -> str:
+    """What every kernel is told."""
+    return (f"console={kind.console} command_port={kind.command_port} "
+            "loglevel=5 mitigations=off panic=0 no_timer_check")
 
 
 def _disk_options(number: int, disk: Disk) -> Sequence[str]:

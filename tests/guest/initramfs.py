@@ -6,8 +6,9 @@ nothing is mounted on the host.
 
 There are three images for tests. The small one (a few MB) boots fastest. The large one has fio,
 which Debian links with the libraries of every storage system it can drive. The third is for guests
-that have network devices; the benchmark's is one like it that has iperf3. An image is named after
-its ingredients, so a newer tool or another kernel makes a new one.
+that have network devices; the benchmark's is one like it that has iperf3. Guests of another
+architecture have busybox alone, which is linked statically. An image is named after its
+ingredients, so a newer tool or another kernel makes a new one.
 
 Inside, /init (file guest_init.sh) loads the modules and answers the commands of guest.py.
 """
@@ -21,13 +22,17 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from architecture import X86_64, Architecture
 from cpio import CpioWriter
-from kernel import Kernel
+from debian import Apt, unpack
+from kernel import Kernel, module_content, module_name
 
 INIT = Path(__file__).with_name("guest_init.sh")
 # ext4 and crc32c are built in; if a later kernel has them as modules they are found by name.
 DISK_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
 NET_MODULES = ("virtio_pci", "virtio_net", "8021q")
+# What tests of a build for another architecture find in the kernels of their usual machines.
+CROSS_MODULES = ("af_packet", "tun", "veth", "loop")
 DISK_TOOLS = ("mkfs.ext4", "e2fsck", "blkdiscard")
 SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -43,6 +48,8 @@ KINDS = {
     "large": Contents((*DISK_TOOLS, "fio"), DISK_MODULES),
     "net": Contents(("ethtool",), NET_MODULES),
     "bench": Contents(("iperf3",), NET_MODULES),
+    "foreign": Contents((), (*DISK_MODULES, *NET_MODULES)),
+    "cross": Contents((), (*DISK_MODULES, *NET_MODULES, *CROSS_MODULES)),
 }
 KINDS_OF_TESTS = ("small", "large", "net")
 
@@ -51,11 +58,11 @@ class ToolMissing(Exception):
     """A program that the guest needs is not installed on the host."""
 
 
-def build(cache: Path, kernel: Kernel, kind: str) -> Path:
+def build(cache: Path, kernel: Kernel, kind: str, architecture: Architecture = X86_64) -> Path:
     """The path of an image of one of the KINDS, made if there is none of these ingredients yet."""
     programs = [_program(name) for name in KINDS[kind].tools]
     modules = kernel.modules(KINDS[kind].modules)
-    busybox = _program("busybox")
+    busybox = _program("busybox") if architecture.is_native else _busybox(cache, architecture)
     files = {f"/tools/{path.name}": path for path in programs}
     for program in programs:
         files.update(_libraries(program))
@@ -83,9 +90,7 @@ def _write(
         for name, source in files.items():
             archive.copy(source, name.lstrip("/"))
         for number, module in enumerate(modules):
-            archive.copy(module, f"modules/{number:02}-{module.name}")
-        for applet in _applets(busybox):
-            archive.symlink(f"bin/{applet}", "busybox")
+            archive.file(f"modules/{number:02}-{module_name(module)}", module_content(module))
         archive.finish()
     partial.rename(image)
 
@@ -97,9 +102,16 @@ def _program(name: str) -> Path:
     return Path(found)
 
 
-def _applets(busybox: Path) -> list[str]:
-    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout
-    return [name for name in listed.split() if name != "busybox"]
+def _busybox(cache: Path, architecture: Architecture) -> Path:
+    """Of another architecture; downloaded first if it is not in `cache`."""
+    root = cache / f"busybox-{architecture.name}"
+    if not root.is_dir():
+        partial = root.with_name(root.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        unpack(Apt(architecture, cache).download("busybox-static", partial), partial)
+        partial.rename(root)
+    return next(path for path in (root / "bin/busybox", root / "usr/bin/busybox") if path.exists())
 
 
 def _libraries(program: Path) -> dict[str, Path]:

@@ -1,27 +1,23 @@
-"""The guest's kernel: Debian's cloud kernel, downloaded and unpacked, never installed.
+"""The guest's kernel: Debian's, downloaded and unpacked, never installed (see debian.py).
 
-The metapackage linux-image-cloud-amd64 names the package of the current version. `apt-get
-download` and `dpkg-deb -x` need no root. The result is kept in the cache folder; once it is
-there, apt is not asked again.
+The architecture's metapackage names the package of the current version. The result is kept in the
+cache folder; once it is there, apt is not asked again.
 
 A package that was never installed has no modules.dep (depmod writes it at installation), so
 the order of loading is worked out here, from what every module says of itself: the "depends="
-entry of its .modinfo section.
+entry of its .modinfo section. Newer releases have their modules compressed.
 """
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-METAPACKAGE = "linux-image-cloud-amd64"
-
-
-class KernelMissing(Exception):
-    """The kernel package cannot be had; the text says what the reader can do."""
+from architecture import X86_64, Architecture
+from debian import Apt, NotToBeHad, unpack
 
 
 @dataclass(frozen=True)
@@ -35,15 +31,15 @@ class Kernel:
         return load_order(self.folder, wanted)
 
 
-def obtain(cache: Path) -> Kernel:
+def obtain(cache: Path, architecture: Architecture = X86_64) -> Kernel:
     """The kernel in `cache`, downloaded first if it is not there."""
-    root = cache / "kernel"
+    root = cache / ("kernel" if architecture.is_native else f"kernel-{architecture.name}")
     if not root.is_dir():
-        _download(cache, root)
-    images = sorted((root / "boot").glob("vmlinuz-*"))
+        _download(cache, root, architecture)
+    images = sorted((root / "boot").glob("vmlinu[xz]-*"))
     if not images:
-        raise KernelMissing(f"{root} holds no kernel; remove that folder and try again")
-    release = images[-1].name.removeprefix("vmlinuz-")
+        raise NotToBeHad(f"{root} holds no kernel; remove that folder and try again")
+    release = images[-1].name.partition("-")[2]
     folders = [root / "lib/modules" / release, root / "usr/lib/modules" / release]
     folder = next(path for path in folders if path.is_dir())
     return Kernel(release, images[-1], folder)
@@ -51,7 +47,7 @@ def obtain(cache: Path) -> Kernel:
 
 def load_order(folder: Path, wanted: tuple[str, ...]) -> tuple[Path, ...]:
     """The wanted modules and all that they need, needed ones first. Unknown names are built in."""
-    available = {_module_name(path): path for path in folder.rglob("*.ko")}
+    available = {module_name(path): path for path in folder.rglob("*.ko*")}
     ordered: dict[str, Path] = {}
 
     def visit(name: str) -> None:
@@ -66,40 +62,29 @@ def load_order(folder: Path, wanted: tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(ordered.values())
 
 
-def _module_name(path: Path) -> str:
-    return path.name.removesuffix(".ko").replace("-", "_")
+def module_name(path: Path) -> str:
+    return path.name.partition(".ko")[0].replace("-", "_")
+
+
+def module_content(path: Path) -> bytes:
+    """As the kernel loads it."""
+    content = path.read_bytes()
+    return lzma.decompress(content) if path.suffix == ".xz" else content
 
 
 def _dependencies(module: Path) -> list[str]:
-    found = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
+    found = re.search(rb"\0depends=([^\0]*)\0", module_content(module))
     return [name.replace("-", "_") for name in found[1].decode().split(",") if name] if found else []
 
 
-def _package_name() -> str:
-    text = _output("apt-cache", "depends", METAPACKAGE)
-    found = re.search(r"Depends: (linux-image-\S+)", text)
-    if not found:
-        raise KernelMissing(f"apt does not know {METAPACKAGE}: run apt-get update as root first")
-    return found[1]
-
-
-def _download(cache: Path, root: Path) -> None:
-    partial = cache / "kernel.partial"
+def _download(cache: Path, root: Path, architecture: Architecture) -> None:
+    partial = root.with_name(root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    package = _package_name()
+    apt = Apt(architecture, cache)
+    package = apt.dependency(architecture.kernel_package, r"linux-image-\S+")
     print(f"fetching {package} from Debian", flush=True)
-    _output("apt-get", "download", "-q", package, cwd=partial)
-    archive = next(partial.glob("*.deb"))
-    _output("dpkg-deb", "-x", str(archive), str(partial))
+    archive = apt.download(package, partial)
+    unpack(archive, partial)
     archive.unlink()
     partial.rename(root)
-
-
-def _output(*command: str, cwd: Path | None = None) -> str:
-    result = subprocess.run(
-        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        raise KernelMissing(f"{' '.join(command)} failed: {result.stderr.strip()[-400:]}")
-    return result.stdout

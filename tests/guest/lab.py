@@ -20,6 +20,7 @@ from typing import Any
 
 import initramfs
 import kernel
+from architecture import X86_64, Architecture
 from backend import BackEnd
 from daemon import Daemon, Options
 from guest import Disk, Guest, Machine
@@ -95,18 +96,24 @@ class Lab:
         return daemon
 
     def begin_to_boot(
-        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = ""
+        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = "",
+        architecture: Architecture = X86_64,
     ) -> Guest:
         """A Linux guest with these as eth0, eth1, ... It still boots: wait_ready() comes next."""
-        return self.start(self.net_machine(*nics, cpus=cpus, kind=kind, iommu=iommu))
+        machine = self.net_machine(
+            *nics, cpus=cpus, kind=kind, iommu=iommu, architecture=architecture
+        )
+        return self.start(machine)
 
     def net_machine(
-        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = "", append: str = ""
+        self, *nics: Nic, cpus: int = 1, kind: str = "net", iommu: str = "", append: str = "",
+        architecture: Architecture = X86_64,
     ) -> Machine:
-        linux = kernel.obtain(self.setting.cache)
-        root = initramfs.build(self.setting.cache, linux, kind)
+        linux = kernel.obtain(self.setting.cache, architecture)
+        root = initramfs.build(self.setting.cache, linux, kind, architecture)
         return Machine(
-            nics=nics, cpus=cpus, kernel=linux.image, initramfs=root, iommu=iommu, append=append
+            nics=nics, cpus=cpus, kernel=linux.image, initramfs=root, iommu=iommu, append=append,
+            architecture=architecture, memory=architecture.memory,
         )
 
     def process(self, process: Process) -> Process:
@@ -128,7 +135,7 @@ class Lab:
         linux = kernel.obtain(self.setting.cache)
         root = initramfs.build(self.setting.cache, linux, "large" if fio else "small")
         return Machine(
-            tuple(disk if isinstance(disk, Disk) else Disk(disk.socket) for disk in disks),
+            disks=tuple(disk if isinstance(disk, Disk) else Disk(disk.socket) for disk in disks),
             cpus=cpus, memory="512M" if fio else "256M",
             kernel=linux.image, initramfs=root, append=append,
         )
@@ -139,6 +146,13 @@ class Lab:
         disks = (first,) if isinstance(first, Disk) else ()
         nics = (first, *others) if isinstance(first, Nic) else others
         return self.start(Machine(disks, nics, firmware=firmware))
+
+    def boot_foreign(self, architecture: Architecture, *disks: Disk) -> Guest:
+        """A machine of another architecture, whose U-Boot boots from the first disk."""
+        return self.start(
+            Machine(disks, architecture=architecture, firmware=Path(architecture.firmware),
+                    cpus=2, memory=architecture.memory)
+        )
 
     def finish(self) -> None:
         for guest in self._guests:

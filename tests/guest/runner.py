@@ -3,6 +3,8 @@
 One line per test with its time, a failure with its traceback and the ends of all logs, and the
 summary "N passed, N failed[, N skipped]" at the end. A test that raises Skip is skipped; one
 that returns has passed; anything else is a failure. Each test runs in a Lab of its own.
+
+Tests of a group are run only when they, or the group, are asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from namespace import NotAllowed
 
 Test = Callable[[Lab], None]
 _promises: dict[str, Test] = {}
+_groups: dict[str, list[str]] = {}
 
 
 class Skip(Exception):
@@ -42,17 +45,26 @@ def promise(test: Test) -> Test:
     return test
 
 
+def promise_of(group: str, name: str, test: Test) -> None:
+    """Registers a test of a group under a name of its own."""
+    _promises[name] = test
+    _groups.setdefault(group, []).append(name)
+
+
 def names() -> list[str]:
     return list(_promises)
 
 
 def select(wanted: list[str]) -> list[str]:
-    """The tests called so, or whose names contain a wanted word; all if none is wanted."""
+    """The tests, or groups, called so, or whose names contain a wanted word; all that are of no
+    group if none is wanted."""
     if not wanted:
-        return names()
+        grouped = [name for group in _groups.values() for name in group]
+        return [name for name in _promises if name not in grouped]
     chosen = []
     for word in wanted:
-        found = [word] if word in _promises else [name for name in _promises if word in name]
+        found = [word] if word in _promises else _groups.get(word, [])
+        found = found or [name for name in _promises if word in name]
         if not found:
             raise LookupError(f"there is no test {word}; --list shows them all")
         chosen += [name for name in found if name not in chosen]

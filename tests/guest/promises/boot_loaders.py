@@ -13,17 +13,18 @@ import bootdisk
 import firmware
 import initramfs
 import kernel
-from guest import Disk
+from architecture import X86_64
+from guest import Disk, kernel_options
 from lab import Lab
 from runner import promise
 
 ENVIRONMENT = b"# GRUB Environment Block\n".ljust(1024, b"#")
-SCRIPT = """
+SCRIPT = f"""
 root=hd0,msdos1
 loader=grub
 if hashsum --hash sha256 --check /sums; then
     if save_env -f /environment loader; then
-        linux /vmlinuz console=ttyS0 loglevel=5 mitigations=off panic=0
+        linux /vmlinuz {kernel_options(X86_64)}
         initrd /initramfs
         boot
     fi
