@@ -51,6 +51,14 @@ def promise_of(group: str, name: str, test: Test) -> None:
     _groups.setdefault(group, []).append(name)
 
 
+def promise_in(group: str) -> Callable[[Test], Test]:
+    """Registers a test of a group under its function's name."""
+    def register(test: Test) -> Test:
+        promise_of(group, test.__name__, test)
+        return test
+    return register
+
+
 def names() -> list[str]:
     return list(_promises)
 

@@ -15,7 +15,7 @@ import fio
 import migration
 from guest import Disk, Guest, Machine
 from lab import Lab
-from runner import Skip, promise
+from runner import Skip, promise, promise_in
 
 TOP = Path(__file__).resolve().parent.parent.parent.parent
 # The same daemon, but for one call (tests/unlogged).
@@ -36,7 +36,7 @@ def guest_moves_forth_and_back_under_verified_load(lab: Lab) -> None:
     _move_under_load(lab, int(os.environ.get("VHOST_MOVES", "3")))
 
 
-@promise
+@promise_in("migration")
 def guest_with_packed_rings_and_queues_moves_under_verified_load(lab: Lab) -> None:
     _move_under_load(lab, 2, num_queues=2, properties=("packed=on",))
 
@@ -51,7 +51,7 @@ def guest_stays_when_its_migration_is_cancelled_and_moves_later(lab: Lab) -> Non
     fio.verify(guest, "--rw=randwrite --bs=4k --size=4M --iodepth=8")
 
 
-@promise
+@promise_in("migration")
 def guest_that_moves_without_the_log_of_its_data_is_found_out(lab: Lab) -> None:
     """What the others promise they would not find if they passed with this daemon, too."""
     if not UNLOGGED.exists():
@@ -73,7 +73,7 @@ def guest_moves_by_postcopy_under_verified_load(lab: Lab) -> None:
     _move_under_load(lab, 2, mover=migration.move_by_postcopy, postcopy=True)
 
 
-@promise
+@promise_in("migration")
 def guest_with_packed_rings_and_queues_moves_by_postcopy(lab: Lab) -> None:
     _move_under_load(lab, 2, mover=migration.move_by_postcopy, postcopy=True, num_queues=2,
                      properties=("packed=on",))
