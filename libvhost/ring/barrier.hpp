@@ -10,11 +10,11 @@
  * by itself but the full barrier; other CPUs keep none:
  *
  *                 x86-64                 aarch64      riscv64
- *   acquire       a load                 ldarh        lhu; fence r,rw
- *   release       a store                stlrh        fence rw,w; sh
+ *   acquire       a load                 ldar         a load; fence r,rw
+ *   release       a store                stlr         fence rw,w; a store
  *   full_barrier  a locked instruction   dmb ish      fence rw,rw
  *
- * A test of the builds for the other two looks for these instructions (tests/guest/barriers.py).
+ * A test of every build looks for these instructions (tests/unit/ring/barriers.py).
  * The memory is ordinary and coherent between guest and host, so nothing stronger is wanted.
  */
 namespace vhost {

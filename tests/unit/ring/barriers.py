@@ -24,16 +24,16 @@ INSTRUCTIONS = {
         "load": r"\bmov",
     },
     "aarch64": {
-        "acquire": r"\bldap?rh\b",
-        "release": r"\bstlrh\b",
+        "acquire": r"\bldap?rh?\b",
+        "release": r"\bstlrh?\b",
         "full": r"\bdmb\s+ish$",
         "load": r"\bldrh?\b",
     },
     "riscv64": {
-        "acquire": rf"\blhu?\b.*\n{LINES}\bfence\s+r,rw",
-        "release": rf"\bfence\s+rw,w\b.*\n{LINES}\bsh\b",
+        "acquire": rf"\bl[hwd]u?\b.*\n{LINES}\bfence\s+r,rw",
+        "release": rf"\bfence\s+rw,w\b.*\n{LINES}\bs[hwd]\b",
         "full": r"\bfence(\s+rw,rw)?$",
-        "load": r"\bl[hw]u?\b",
+        "load": r"\bl[hwd]u?\b",
     },
 }
 # What stands in a function, in this order.
