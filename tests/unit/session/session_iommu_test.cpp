@@ -243,6 +243,7 @@ TEST_F(SessionIommuTest, AreasThatAreGivenElsewhereAreUsedThere) {
   const std::uint64_t other = GuestMemory::low + 64 * page;
   std::memcpy(memory_.at(other), memory_.at(GuestMemory::low), page);
   EXPECT_EQ(tell({GuestMemory::low + shift, page, memory_.frontend(other), 3, 2, {}}), 0u);
+  frontend_.turn();
   ASSERT_TRUE(runs());
   ASSERT_EQ(update(data), 0u);
   driver_.add({{data + shift, 16}});
