@@ -35,8 +35,9 @@ inline constexpr Wishes net_wishes{
                 bit(net_feature::host_ecn) | bit(net_feature::host_ufo) |
                 bit(net_feature::mrg_rxbuf) | bit(net_feature::status),
     .protocol_features = bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
-                         bit(protocol_feature::rarp) | bit(protocol_feature::reply_ack) |
-                         bit(protocol_feature::mtu) | bit(protocol_feature::reset_device) |
+                         bit(protocol_feature::backend_req) | bit(protocol_feature::rarp) |
+                         bit(protocol_feature::reply_ack) | bit(protocol_feature::mtu) |
+                         bit(protocol_feature::reset_device) |
                          bit(protocol_feature::configure_mem_slots) |
                          bit(protocol_feature::status)};
 
