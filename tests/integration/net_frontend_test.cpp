@@ -210,6 +210,27 @@ TEST_F(NetFrontEnd, AFrontEndMayHaveNoAddressesOfItsOwn) {
   expect_talk(a, b);
 }
 
+TEST_F(NetFrontEnd, AnIommuMayStandBetweenADriverAndThePort) {
+  serve({"--port", port("a"), "--port", port("b")});
+  for (const bool packed : {false, true}) {
+    NetOptions options = on_rings(packed);
+    options.wishes.required_features |= bit(vhost::feature::access_platform);
+    Station a = guest("a", 1, options);
+    Station b = guest("b", 2, options);
+    // What is not known yet of the receiver's buffers may cost it a frame, and so we repeat it.
+    const auto carries = [](Station& from, Station& to) {
+      return eventually([&] {
+        from.send(to.mac, 700, 3);
+        must(from->device().connection().serve_channel());
+        const auto received = to->receive(milliseconds(50));
+        return received && received->bytes == frame(from.mac, to.mac, 700, 3);
+      });
+    };
+    EXPECT_TRUE(carries(a, b));
+    EXPECT_TRUE(carries(b, a));
+  }
+}
+
 // --- successors ---------------------------------------------------------------------------------
 
 TEST_F(NetFrontEnd, FeaturesAreTheSameAfterARestart) {
