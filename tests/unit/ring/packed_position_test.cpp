@@ -141,6 +141,15 @@ TEST_F(PackedBaseTest, RefusesAnyAreaThatIsNotThere) {
   }
 }
 
+TEST_F(PackedBaseTest, RefusesARingWhoseDescriptorsAreNotAligned) {
+  RingSetup setup = driver_.setup();
+  setup.descriptors = FrontendAddress{std::to_underlying(setup.descriptors) + 8};
+  setup.available = setup.used = FrontendAddress{std::to_underlying(setup.used) + 0x100};
+  EXPECT_TRUE(PackedRing::create(setup, map_));
+  setup.descriptors = FrontendAddress{std::to_underlying(setup.descriptors) - 4};
+  EXPECT_FALSE(PackedRing::create(setup, map_));
+}
+
 TEST_F(PackedBaseTest, RefusesEventAreasThatAreNotAligned) {
   for (const auto part : {&RingSetup::available, &RingSetup::used}) {
     RingSetup bad = driver_.setup();
