@@ -36,6 +36,11 @@ bool Ledger::want(const Miss& miss) {
   return true;
 }
 
+void Ledger::refuse(const Miss& miss) {
+  if (refused_.size() == most_refused) refused_.erase(refused_.begin());
+  refused_.push_back(miss);
+}
+
 void Ledger::forgive(std::uint64_t first, std::uint64_t last) {
   std::erase_if(refused_, [&](const Miss& miss) {
     return std::to_underlying(miss.address) - first <= last - first;

@@ -36,6 +36,9 @@ class Ledger {
   /// Misses for which not one chain was read: whatever the driver wants, it is more than the IOTLB
   /// can hold at once.
   static constexpr std::uint32_t most_in_vain = 1 << 18;
+  /// Refusals that are remembered, the last ones: what was forgotten is asked for, and refused,
+  /// again. A driver may name, and take back, any number of addresses before it breaks its ring.
+  static constexpr std::size_t most_refused = 1024;
 
   struct Piece {
     GuestAddress address{};  ///< as the driver named it
@@ -97,6 +100,7 @@ class Ledger {
   /// Notes that one is missing. False: nobody will translate this.
   [[nodiscard]] bool want(const Miss& miss);
   [[nodiscard]] bool wants_any() const { return !wanted_.empty(); }
+  [[nodiscard]] std::size_t refusals() const { return refused_.size(); }
   [[nodiscard]] bool wants_much() const { return wanted_.size() >= most_wanted; }
   /// For the control thread: whether the ring waits, and for nothing that is still to be taken from
   /// here; it does not any more.
@@ -104,7 +108,7 @@ class Ledger {
   /// For the control thread: what is to be asked for.
   [[nodiscard]] std::vector<Miss> take_wanted() { return std::exchange(wanted_, {}); }
   /// For the control thread: nobody will translate this.
-  void refuse(const Miss& miss) { refused_.push_back(miss); }
+  void refuse(const Miss& miss);
   /// For the control thread: what was refused from `first` to `last` may be asked for again.
   void forgive(std::uint64_t first, std::uint64_t last);
 

@@ -338,5 +338,14 @@ TEST(MappingGather, RefusesWhatDoesNotMeetAtTheEndOfAPage) {
       Mapping::gather(std::array{piece(GuestMemory::low, page), piece(GuestMemory::far + 1, 10)}));
 }
 
+TEST_F(IotlbTest, RemembersTheLastRefusalsAndNoMore) {
+  const auto miss = [](std::uint64_t i) { return Miss{GuestAddress{i * page}, Access::read}; };
+  for (std::uint64_t i = 0; i <= Ledger::most_refused; ++i) iotlb_->refuse(0, miss(i));
+  EXPECT_EQ(ledgers_[0]->refusals(), Ledger::most_refused);
+  EXPECT_TRUE(ledgers_[0]->want(miss(0))) << "forgotten: it is asked for again";
+  EXPECT_FALSE(ledgers_[0]->want(miss(1)));
+  EXPECT_FALSE(ledgers_[0]->want(miss(Ledger::most_refused)));
+}
+
 }  // namespace
 }  // namespace vhost::tests
