@@ -232,11 +232,18 @@ Result<void> Session::stop(std::uint16_t index) {
   return {};
 }
 
-Result<void> Session::stop_all() {
+/// To start them again.
+Result<void> Session::pause_all() {
   Result<void> all;
   for (std::uint16_t index = 0; index < state_.rings().size(); ++index) {
     if (auto stopped = stop(index); !stopped) all = stopped;
   }
+  return all;
+}
+
+/// For long.
+Result<void> Session::stop_all() {
+  const auto all = pause_all();
   if (all) rest_if_idle();
   return all;
 }

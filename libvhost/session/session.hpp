@@ -132,6 +132,7 @@ class Session {
   [[nodiscard]] Result<void> adopt_translated(std::shared_ptr<const MemoryMap> memory);
   [[nodiscard]] bool translates() const { return memory_->iotlb() != nullptr; }
   [[nodiscard]] Result<void> stop(std::uint16_t index);
+  [[nodiscard]] Result<void> pause_all();
   [[nodiscard]] Result<void> stop_all();
   [[nodiscard]] Result<AnyRing> make_ring(std::uint16_t index) const;
   void complain(const std::string& what);

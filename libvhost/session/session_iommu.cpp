@@ -37,7 +37,7 @@ void Session::wake(std::uint16_t index) {
 
 /// Other memory, under the IOMMU: where the ring areas are is asked anew.
 Result<void> Session::adopt_translated(std::shared_ptr<const MemoryMap> memory) {
-  if (auto stopped = stop_all(); !stopped) return stopped;
+  if (auto stopped = pause_all(); !stopped) return stopped;
   memory_ = std::move(memory);
   memory_->iotlb()->move_to(*memory_);
   return settle_all();

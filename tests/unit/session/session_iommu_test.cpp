@@ -182,6 +182,7 @@ TEST_F(SessionIommuTest, OtherMemoryEndsWhatIsInFlightAndTheRingsGoOn) {
   EXPECT_EQ(device_.stops[0], 1);
   EXPECT_TRUE(device_.moves.empty());
   EXPECT_TRUE(runs()) << "where its areas are is still known";
+  EXPECT_EQ(device_.begins, 1) << "what it has for itself while a ring runs it keeps meanwhile";
   EXPECT_EQ(frontend_.set_memory(memory_, {1}), Outcome::done);
   EXPECT_FALSE(runs());
 }
