@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "tests/unit/session/session_fixture.hpp"
@@ -199,14 +200,18 @@ TEST_F(ServerTest, ClosesTheConnectionWhoseMemoryIsCutShort) {
 TEST_F(ServerTest, ConnectsAndConnectsAgain) {
   UniqueFd listener = listen_there();
   const auto server = serve(Endpoint::connect(path_));
-  UniqueFd first(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  ASSERT_TRUE(first);
-  EXPECT_TRUE(answers(first));
-  first = UniqueFd();
-  ASSERT_TRUE(run(milliseconds(1000), [&] { return !server->connected(); }));
-  const auto gone = Clock::now();
-  EXPECT_TRUE(run(milliseconds(1000), [&] { return server->connected(); }));
-  EXPECT_LT(Clock::now() - gone, milliseconds(150));
+  auto soonest = milliseconds::max();  // of several times: a busy machine may delay any one of them
+  for (int time = 0; time < 5; ++time) {
+    UniqueFd front_end(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    ASSERT_TRUE(front_end);
+    EXPECT_TRUE(answers(front_end));
+    front_end = UniqueFd();
+    ASSERT_TRUE(run(milliseconds(1000), [&] { return !server->connected(); }));
+    const auto gone = Clock::now();
+    ASSERT_TRUE(run(milliseconds(1000), [&] { return server->connected(); }));
+    soonest = std::min(soonest, std::chrono::duration_cast<milliseconds>(Clock::now() - gone));
+  }
+  EXPECT_LT(soonest, milliseconds(150));
 }
 
 TEST_F(ServerTest, ConnectsWhenSomebodyIsThereAtLast) {
