@@ -5,9 +5,8 @@
 namespace vhost {
 
 void Ledger::keep(std::uint16_t head) {
-  Chain& chain = chains_[head];
-  chain.first = noted_.empty() ? Piece{} : noted_.front();
-  chain.rest.assign(noted_.begin() + (noted_.empty() ? 0 : 1), noted_.end());
+  if (noted_.size() > 1) rests_[head].assign(noted_.begin() + 1, noted_.end());
+  chains_[head].put(noted_.empty() ? Piece{} : noted_.front(), noted_.size() > 1);
   noted_.clear();
   in_vain_ = 0;
 }
@@ -19,9 +18,13 @@ bool Ledger::uses(std::uint64_t first, std::uint64_t last) const {
     return piece.bytes != 0 && (begin - first <= last - first || first - begin < piece.bytes);
   };
   if (std::ranges::any_of(areas_, within)) return true;
-  return std::ranges::any_of(chains_, [&](const Chain& chain) {
-    return within(chain.first) || std::ranges::any_of(chain.rest, within);
-  });
+  for (std::size_t head = 0; head < chains_.size(); ++head) {
+    const Piece first_piece = chains_[head].first();
+    if (first_piece.bytes == 0) continue;
+    if (within(first_piece)) return true;
+    if (chains_[head].has_rest && std::ranges::any_of(rests_[head], within)) return true;
+  }
+  return false;
 }
 
 bool Ledger::lost() const {

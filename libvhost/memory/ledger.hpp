@@ -26,8 +26,8 @@ struct Miss {
 /// It is also where a ring and the control thread meet over translations that are missing: the ring
 /// says what it wants, and hears what is refused.
 ///
-/// Thread: the worker that owns the ring. With an IOTLB it holds `lock` in each of these calls,
-/// because invalidations look on from the control thread (iotlb.hpp).
+/// Thread: the worker that owns the ring. With an IOTLB it holds `lock` in each of these calls but
+/// end() and show(), because invalidations look on from the control thread (iotlb.hpp).
 class Ledger {
  public:
   /// Misses of one ring that wait to be asked for; what is more, it wants again when it looks
@@ -47,8 +47,12 @@ class Ledger {
     bool writable = false;  ///< by the device
   };
 
-  /// Makes room for a ring's chains. What is in flight already stays unknown.
-  void open(std::uint16_t ring_size) { chains_.resize(ring_size); }
+  /// Makes room for a ring's chains. What is in flight already stays as it was.
+  void open(std::uint16_t ring_size) {
+    if (chains_.size() == ring_size) return;
+    chains_ = std::vector<Chain>(ring_size);
+    rests_.resize(ring_size);
+  }
 
   /// The ring's own areas, which it uses for as long as it runs; none to begin with.
   void pin(const Piece& area) { areas_.push_back(area); }
@@ -70,25 +74,18 @@ class Ledger {
   void keep(std::uint16_t head);
   /// A chain of one piece is in flight.
   void keep_single(std::uint16_t head, const Piece& piece) {
-    chains_[head].first = piece;
-    chains_[head].rest.clear();
+    chains_[head].put(piece, false);
     in_vain_ = 0;
   }
-  /// It is as if it had never been popped.
-  void take_back(std::uint16_t head) { chains_[head].end(); }
-  /// The device is done with it; the driver is yet to see that.
-  void give_back(std::uint16_t head) { given_back_.push_back(head); }
-
-  /// Ends all that was given back, and shows each piece of it to `look` before.
+  /// Nothing is done with that chain any more.
+  void end(std::uint16_t head) { chains_[head].bytes.store(0, std::memory_order_release); }
+  /// Calls `look` with each piece of a chain in flight.
   template <class Look>
-  void settle(Look look) {
-    for (const std::uint16_t head : given_back_) {
-      Chain& chain = chains_[head];
-      if (chain.first.bytes != 0) look(chain.first);
-      for (const Piece& piece : chain.rest) look(piece);
-      chain.end();
-    }
-    given_back_.clear();
+  void show(std::uint16_t head, Look look) const {
+    const Chain& chain = chains_[head];
+    look(chain.first());
+    if (!chain.has_rest) return;
+    for (const Piece& piece : rests_[head]) look(piece);
   }
   /// Whether the ring or a chain in flight has a byte from `first` to `last`.
   [[nodiscard]] bool uses(std::uint64_t first, std::uint64_t last) const;
@@ -117,20 +114,30 @@ class Ledger {
   std::atomic<bool> waiting = false;
 
  private:
+  /// Small, because a burst goes through as many of them as it has chains.
   struct Chain {
-    Piece first;  // of no bytes: it is not in flight
-    std::vector<Piece> rest;
+    GuestAddress address{};
+    std::byte* begin = nullptr;
+    std::atomic<std::uint32_t> bytes = 0;  // of its first piece; 0: it is not in flight
+    bool writable = false;
+    bool has_rest = false;
 
-    void end() {
-      first.bytes = 0;
-      rest.clear();
+    void put(const Piece& first, bool more) {
+      address = first.address;
+      begin = first.begin;
+      writable = first.writable;
+      has_rest = more;
+      bytes.store(first.bytes, std::memory_order_relaxed);
+    }
+    [[nodiscard]] Piece first() const {
+      return {address, begin, bytes.load(std::memory_order_acquire), writable};
     }
   };
-  std::vector<Chain> chains_;  // by head
+  std::vector<Chain> chains_;              // by head
+  std::vector<std::vector<Piece>> rests_;  // the same, of those that have more than one piece
   std::vector<Piece> areas_;
   std::vector<Mapping> gathered_;
   std::vector<Piece> noted_;
-  std::vector<std::uint16_t> given_back_;
 
   std::vector<Miss> wanted_;
   std::vector<Miss> refused_;

@@ -20,7 +20,8 @@ void GuestView::move_to(std::shared_ptr<const MemoryMap> memory) {
   iotlb_ = memory_->iotlb().get();
   log_ = memory_->log().get();
   marks_.move_to(log_);
-  hint_ = log_hint_ = {};
+  hint_ = {};
+  log_hint_ = {};
   waiting_ = false;
   tracked_ = iotlb_ != nullptr || log_ != nullptr;
   known_.assign(iotlb_ != nullptr ? pages_known : 0, {});
@@ -107,12 +108,18 @@ bool GuestView::copy_from(GuestAddress address, std::span<std::byte> to) {
   return true;
 }
 
-void GuestView::settle_tracked() {
-  std::unique_lock<std::mutex> hold;
-  if (iotlb_ != nullptr) hold = std::unique_lock(ledger_->lock);
-  ledger_->settle([this](const Ledger::Piece& piece) {
-    if (piece.writable) wrote(piece.begin, piece.bytes);
-  });
+void GuestView::log_later(std::uint16_t head) {
+  given_back_.push_back(head);
+}
+
+void GuestView::log_given_back() {
+  for (const std::uint16_t head : given_back_) {
+    ledger_->show(head, [this](const Ledger::Piece& piece) {
+      if (piece.writable) wrote(piece.begin, piece.bytes);
+    });
+    ledger_->end(head);
+  }
+  given_back_.clear();
   log_writes();
 }
 

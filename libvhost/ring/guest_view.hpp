@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "libvhost/memory/dirty_log.hpp"
@@ -16,8 +17,8 @@
  *
  * In the plain case that is a look-up in the memory map, and nothing else happens. While dirty
  * pages are logged or an IOMMU translates, the view is `tracked`: what each chain in flight uses is
- * in the ring's ledger, from its pop to its publish. Both can be said of many chains at once, so a
- * reader takes the ledger's lock once a burst (Reading).
+ * in the ring's ledger, from its pop until it is given back, or until that is logged. Chains are
+ * read in bursts, so a reader takes the ledger's lock once a burst (Reading).
  *
  * Where a translation is missing the view waits(): it was asked for, pop() answers that there is
  * nothing, and the ring asks for no kicks, until another translation came. Whoever adds one kicks
@@ -55,10 +56,13 @@ class GuestView {
    public:
     explicit Reading(GuestView& view) {
       if (!view.tracked_) return;
-      // Without an IOMMU nobody looks on.
-      if (view.iotlb_ != nullptr) hold_ = std::unique_lock(view.ledger_->lock);
       view.ledger_->forget();
       view.missed_ = false;
+      if (view.iotlb_ == nullptr) return;  // nobody looks on
+      hold_ = std::unique_lock(view.ledger_->lock);
+      if (view.hint_version_ == view.iotlb_->version()) return;
+      view.hint_version_ = view.iotlb_->version();
+      view.hint_ = {};
     }
     Reading(const Reading&) = delete;
     Reading& operator=(const Reading&) = delete;
@@ -73,15 +77,25 @@ class GuestView {
   /// guest's to name, unless missed() says that nobody knows yet.
   [[nodiscard]] std::span<std::byte> prefix(GuestAddress address, std::uint64_t length,
                                             Access access) {
-    if (iotlb_ == nullptr) return memory_->prefix(address, length, hint_);
+    if (iotlb_ == nullptr) return memory_->prefix(address, length, hint_.place);
     return translate(address, length, access);
   }
   /// Copies bytes that may lie in several places. False: as an empty prefix().
   [[nodiscard]] bool copy_from(GuestAddress address, std::span<std::byte> to);
   /// A translation was missing, and is asked for.
   [[nodiscard]] bool missed() const { return missed_; }
-  /// Where the last look-up was; of no use where an IOMMU translates.
-  [[nodiscard]] const MemoryMap::Hint& hint() const { return hint_; }
+  /// Where the last look-up was, and what may be done there.
+  struct Hint {
+    MemoryMap::Hint place;
+    Access access = Access::both;
+
+    /// As MemoryMap::Hint::find(). Tests one bit: the access that is wanted is not both.
+    [[nodiscard]] std::byte* find(GuestAddress address, std::uint64_t length, bool writable) const {
+      const bool permitted = ((std::to_underlying(access) >> (writable ? 1 : 0)) & 1) != 0;
+      return permitted ? place.find(address, length) : nullptr;
+    }
+  };
+  [[nodiscard]] const Hint& hint() const { return hint_; }
 
   /// A piece of the chain that is being read.
   void note(const Ledger::Piece& piece) {
@@ -93,9 +107,6 @@ class GuestView {
   }
   void keep_single(std::uint16_t head, const Ledger::Piece& piece) {
     ledger_->keep_single(head, piece);
-  }
-  void take_back(std::uint16_t head) {
-    if (tracked_) ledger_->take_back(head);
   }
 
   /// Translations have been missing lately: what is in the ring is worth to be asked for before it
@@ -125,12 +136,19 @@ class GuestView {
   // At any time.
 
   [[nodiscard]] bool translated() const { return iotlb_ != nullptr; }
-  void give_back(std::uint16_t head) {
-    if (tracked_) ledger_->give_back(head);
+  /// That chain is not in flight any more.
+  void take_back(std::uint16_t head) {
+    if (tracked_) ledger_->end(head);
   }
-  /// Before chains are shown as used: they use nothing any more, and what was written is logged.
+  /// The device is done with it; the driver is yet to see that.
+  void give_back(std::uint16_t head) {
+    if (!tracked_) return;
+    if (log_ == nullptr) return ledger_->end(head);
+    log_later(head);
+  }
+  /// Before chains are shown as used: what was written to them is logged.
   void settle() {
-    if (tracked_) settle_tracked();
+    if (!given_back_.empty()) log_given_back();
   }
   /// The ring wrote to an area of its own. Marked at log_writes().
   void wrote(const std::byte* at, std::uint64_t bytes);
@@ -155,26 +173,33 @@ class GuestView {
 
   [[nodiscard]] std::span<std::byte> translate(GuestAddress address, std::uint64_t length,
                                                Access access) {
+    if (permits(hint_.access, access)) {
+      if (std::byte* const there = hint_.place.find(address, length)) return {there, length};
+    }
     const std::uint64_t at = std::to_underlying(address);
     const Known& known = known_[at / page_bytes % pages_known];
-    const std::uint64_t offset = at - known.place.first;
-    if (known.version != iotlb_->version() || offset >= known.place.bytes ||
-        !permits(known.place.access, access)) {
+    const Iotlb::Place& place = known.place;
+    const std::uint64_t offset = at - place.first;
+    if (known.version != iotlb_->version() || offset >= place.bytes ||
+        !permits(place.access, access)) {
       return look_up(address, length, access);
     }
-    return {known.place.begin + offset, std::min(length, known.place.bytes - offset)};
+    hint_ = {{place.first, {place.begin, place.bytes}}, place.access};
+    return {place.begin + offset, std::min(length, place.bytes - offset)};
   }
   [[nodiscard]] std::span<std::byte> look_up(GuestAddress address, std::uint64_t length,
                                              Access access);
   [[nodiscard]] std::span<std::byte> gather(GuestAddress start,
                                             std::span<const std::span<std::byte>> pieces);
-  void settle_tracked();
+  void log_later(std::uint16_t head);
+  void log_given_back();
 
   std::shared_ptr<const MemoryMap> memory_;
   Iotlb* iotlb_ = nullptr;   // the map's
   DirtyLog* log_ = nullptr;  // the map's
   DirtyMarks marks_;
-  MemoryMap::Hint hint_;
+  Hint hint_;
+  std::uint64_t hint_version_ = 0;  // of the IOTLB
   MemoryMap::Hint log_hint_;
   bool tracked_ = false;
   bool waiting_ = false;
@@ -187,6 +212,7 @@ class GuestView {
   std::shared_ptr<Ledger> ledger_;
   std::vector<Known> known_;  // where an IOMMU translates
   std::vector<Gathered> gathered_;
+  std::vector<std::uint16_t> given_back_;  // and not yet logged
 };
 
 }  // namespace vhost

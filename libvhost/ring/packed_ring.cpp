@@ -308,8 +308,6 @@ void PackedRing::unpop(std::uint16_t id) {
     inflight_.put_back(held.entry());
   }
   --in_flight_;
-  if (!view_.tracked()) return;
-  const GuestView::Reading reading(view_);
   view_.take_back(id);
 }
 

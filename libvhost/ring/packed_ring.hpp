@@ -166,7 +166,7 @@ std::size_t PackedRing::pop_straight(std::span<Single> to) {
   const std::byte* at = slot(next_avail_.index);
   const std::uint16_t single_here = next_avail_.available_flags();
   Held* const held = held_.data();
-  MemoryMap::Hint hint = view_.hint();
+  GuestView::Hint hint = view_.hint();
   const bool tracked = view_.tracked();
   PackedInflightSection::Singles inflight(inflight_);
   const std::uint16_t size = setup_.size;
@@ -178,7 +178,7 @@ std::size_t PackedRing::pop_straight(std::span<Single> to) {
       break;
     const GuestAddress address{read_once<std::uint64_t>(at)};
     const bool writable = (tail.flags & desc_write) != 0;
-    std::byte* begin = hint.find(address, tail.length);
+    std::byte* begin = hint.find(address, tail.length, writable);
     if (begin == nullptr) {
       const auto bytes =
           view_.prefix(address, tail.length, writable ? Access::write : Access::read);

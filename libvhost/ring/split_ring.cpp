@@ -259,8 +259,6 @@ void SplitRing::unpop(std::uint16_t head) {
   }
   head_in_flight_[head] = Origin::not_in_flight;
   --in_flight_;
-  if (!view_.tracked()) return;
-  const GuestView::Reading reading(view_);
   view_.take_back(head);
 }
 

@@ -120,7 +120,7 @@ inline std::size_t SplitRing::pop_singles(std::span<Single> to) {
   const std::byte* const entries = available_ + SplitLayout::entries_at;
   const std::byte* const table = descriptors_.data();
   Origin* const origins = head_in_flight_.data();
-  MemoryMap::Hint hint = view_.hint();
+  GuestView::Hint hint = view_.hint();
   const bool tracked = view_.tracked();
   const std::uint16_t size = layout_.size;
   const std::uint16_t first = next_avail_;
@@ -133,8 +133,8 @@ inline std::size_t SplitRing::pop_singles(std::span<Single> to) {
     if (head >= size || origins[head] != Origin::not_in_flight) break;
     const auto desc = read_once<SplitDesc>(table + head * sizeof(SplitDesc));
     if ((desc.flags & (desc_next | desc_indirect)) != 0 || desc.length == 0) break;
-    std::byte* begin = hint.find(GuestAddress{desc.addr}, desc.length);
     const bool writable = (desc.flags & desc_write) != 0;
+    std::byte* begin = hint.find(GuestAddress{desc.addr}, desc.length, writable);
     if (begin == nullptr) {
       const auto bytes = view_.prefix(GuestAddress{desc.addr}, desc.length,
                                       writable ? Access::write : Access::read);

@@ -186,18 +186,16 @@ TEST_F(IotlbTest, KnowsWhichRingsUseWhatGoes) {
   EXPECT_EQ(remove(9 * page, 1), Rings{1});
   EXPECT_EQ(remove(10 * page, page), Rings{});
   EXPECT_EQ(remove(0, 0), (Rings{0, 1}));
-  ledgers_[0]->give_back(3);
-  EXPECT_EQ(remove(0, 5 * page), Rings{0}) << "the driver was not shown that it is done";
-  ledgers_[0]->settle([](const Ledger::Piece&) {});
+  ledgers_[0]->end(3);
   EXPECT_EQ(remove(0, 9 * page), Rings{});
   iotlb_->join(1, nullptr);
   EXPECT_EQ(remove(0, 0), Rings{});
 }
 
-TEST_F(IotlbTest, AChainThatWasTakenBackUsesNothing) {
+TEST_F(IotlbTest, AChainThatEndedUsesNothing) {
   ledgers_[0]->keep_single(1, {GuestAddress{0}, nullptr, 10, true});
   EXPECT_TRUE(ledgers_[0]->uses(0, 0));
-  ledgers_[0]->take_back(1);
+  ledgers_[0]->end(1);
   EXPECT_FALSE(ledgers_[0]->uses(0, UINT64_MAX));
 }
 
