@@ -243,7 +243,7 @@ void PackedRing::look_ahead(std::uint16_t chains) {
   PackedPosition at = next_avail_;
   for (std::uint32_t i = in_line; i < ahead; i += in_line) {
     at.advance(std::min<std::uint32_t>(in_line, setup_.size), setup_.size);
-    fetch(slot(at.index));
+    fetch_to_write(slot(at.index));
   }
 }
 
