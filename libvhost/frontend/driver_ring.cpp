@@ -209,11 +209,12 @@ Poll SplitDriverRing::take(Completion& completion) {
 
 bool SplitDriverRing::arm_calls() {
   if (event_idx_) {
-    available_u16(layout().used_event_at()).store(taken_, std::memory_order_seq_cst);
+    available_u16(layout().used_event_at()).store(taken_, std::memory_order_relaxed);
   } else {
-    available_u16(SplitLayout::flags_at).store(0, std::memory_order_seq_cst);
+    available_u16(SplitLayout::flags_at).store(0, std::memory_order_relaxed);
   }
-  return used_u16(SplitLayout::idx_at).load(std::memory_order_seq_cst) != taken_;
+  full_barrier();  // the wish is visible before the last look
+  return used_u16(SplitLayout::idx_at).load(std::memory_order_acquire) != taken_;
 }
 
 void SplitDriverRing::disarm_calls() {
@@ -248,7 +249,7 @@ void SplitDriverRing::offer_again() {
     offer_raw(head);
   }
   published_ = offered_;
-  available_u16(SplitLayout::idx_at).store(offered_, std::memory_order_seq_cst);
+  available_u16(SplitLayout::idx_at).store(offered_, std::memory_order_release);
 }
 
 void SplitDriverRing::reset() {

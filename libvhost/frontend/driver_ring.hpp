@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "libvhost/frontend/shared_memory.hpp"
+#include "libvhost/ring/barrier.hpp"
 #include "libvhost/wire/virtqueue.hpp"
 
 /*
@@ -114,12 +115,13 @@ class SplitDriverRing : public RingAreas {
     const std::uint16_t before = published_;
     if (before == offered_) return false;
     published_ = offered_;
-    available_u16(SplitLayout::idx_at).store(published_, std::memory_order_seq_cst);
+    available_u16(SplitLayout::idx_at).store(published_, std::memory_order_release);
+    full_barrier();  // the chains are visible before we look whether the device wants a kick
     if (event_idx_) {
-      const auto event = used_u16(layout().avail_event_at()).load(std::memory_order_seq_cst);
+      const auto event = used_u16(layout().avail_event_at()).load(std::memory_order_relaxed);
       return passed_event(event, published_, before);
     }
-    const auto flags = used_u16(SplitLayout::flags_at).load(std::memory_order_seq_cst);
+    const auto flags = used_u16(SplitLayout::flags_at).load(std::memory_order_relaxed);
     return (flags & used_no_notify) == 0;
   }
 

@@ -30,6 +30,7 @@ class FakeDevice {
     std::memcpy(ring_.device_area().data() + 4 + index % ring_.size() * sizeof element, &element,
                 sizeof element);
     set_used_index(static_cast<std::uint16_t>(index + 1));
+    full_barrier();  // it is visible before we look whether the driver wants to be called
   }
   void set_used_index(std::uint16_t index) { u16(ring_.device_area(), 2).store(index); }
   void set_flags(std::uint16_t flags) { u16(ring_.device_area(), 0).store(flags); }
