@@ -153,9 +153,11 @@ TEST_F(IotlbTest, ForgetsAllWhenThereIsNoMoreRoom) {
     ASSERT_TRUE(add(2 * i * page, page, GuestMemory::low));
   }
   EXPECT_EQ(iotlb_->entries(), Iotlb::most_entries);
+  EXPECT_EQ(iotlb_->overflows(), 0u);
   const std::uint64_t version = iotlb_->version();
   ASSERT_TRUE(add(1, 1, GuestMemory::low)) << "it replaces a part, and all has room";
   EXPECT_EQ(iotlb_->entries(), 1u);
+  EXPECT_EQ(iotlb_->overflows(), 1u);
   EXPECT_NE(iotlb_->version(), version) << "who remembers a look-up must look again";
 }
 
