@@ -60,7 +60,11 @@ using Misses = std::vector<Miss>;
 TYPED_TEST(RingIommuTest, DoesNotStartBeforeItsAreasAreKnown) {
   EXPECT_FALSE(TypeParam::DeviceRing::create(this->setup(), this->map_));
   EXPECT_TRUE(this->ledger_->waiting);
-  EXPECT_FALSE(this->wanted().empty());
+  const auto asked = [misses = this->wanted()](std::uint64_t address) {
+    return std::ranges::find(misses, GuestAddress{address}, &Miss::address) != misses.end();
+  };
+  EXPECT_TRUE(asked(this->first_area() + page - 64));
+  EXPECT_TRUE(asked(this->first_area() + page)) << "both pages of the area at once";
   this->know(this->first_area(), Access::both);
   this->ledger_->waiting = false;
   EXPECT_FALSE(TypeParam::DeviceRing::create(this->setup(), this->map_)) << "half of them";
@@ -79,6 +83,14 @@ TYPED_TEST(RingIommuTest, DoesNotStartWhereItMayNotWrite) {
   this->ledger_->waiting = false;
   EXPECT_FALSE(TypeParam::DeviceRing::create(this->setup(), this->map_));
   EXPECT_FALSE(this->ledger_->waiting) << "and nobody will let it";
+}
+
+TYPED_TEST(RingIommuTest, AreasThatItLostAreNotInUse) {
+  auto ring = this->make();
+  const GuestAddress areas{this->first_area()};
+  EXPECT_EQ(this->iotlb_->remove(areas, 2 * page).size(), 1u);
+  EXPECT_FALSE(ring.move_to(this->map_));
+  EXPECT_TRUE(this->iotlb_->remove(areas, 2 * page).empty());
 }
 
 TYPED_TEST(RingIommuTest, AsksForAllThatAChainMissesAndGivesItWhenTheLastIsThere) {
@@ -109,6 +121,20 @@ TYPED_TEST(RingIommuTest, AsksForWhatChainsBehindTheNextOneMiss) {
   EXPECT_EQ(ring.pop(this->chain_), Pop::empty);
   EXPECT_EQ(this->wanted(), (Misses{this->read_of(data_at), this->read_of(data_at + 2 * page),
                                     this->read_of(data_at + 4 * page)}));
+}
+
+TYPED_TEST(RingIommuTest, AsksAheadOnceATranslationWasMissing) {
+  auto ring = this->make();
+  this->driver_.add({{data_at, 1}});
+  ring.look_ahead(4);
+  EXPECT_TRUE(this->wanted().empty()) << "most likely it is known";
+  EXPECT_EQ(ring.pop(this->chain_), Pop::empty);
+  EXPECT_EQ(this->wanted().size(), 1u);
+  this->know(data_at, Access::both);
+  EXPECT_EQ(ring.pop(this->chain_), Pop::ready);
+  this->driver_.add({{data_at + 2 * page, 1, true}});
+  ring.look_ahead(4);
+  EXPECT_EQ(this->wanted(), Misses{this->write_of(data_at + 2 * page)});
 }
 
 TYPED_TEST(RingIommuTest, BreaksOnWhatNobodyTranslates) {
