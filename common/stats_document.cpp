@@ -20,6 +20,18 @@ json feature_names(std::uint64_t features, std::span<const FeatureName> device) 
   return names;
 }
 
+json iommu_document(const vhost::IommuCounts& counts, const vhost::SessionInfo& session) {
+  return {{"entries", session.iotlb_entries},
+          {"updates", counts.updates},
+          {"misses", counts.misses},
+          {"waiting", session.unanswered_misses},
+          {"refused", counts.refused},
+          {"late", counts.late},
+          {"invalidations", counts.invalidations},
+          {"drains", counts.drains},
+          {"overflows", counts.overflows}};
+}
+
 }  // namespace
 
 json stats_head(std::string_view program, std::string_view version,
@@ -40,7 +52,8 @@ json connection_document(const vhost::Server& server, std::span<const FeatureNam
           {"features", feature_names(session.features, device)},
           {"protocol_features", vhost::protocol_feature_names(session.protocol_features)},
           {"memory_regions", session.memory_regions},
-          {"running_queues", session.running_rings}};
+          {"running_queues", session.running_rings},
+          {"iommu", iommu_document(server.iommu(), session)}};
 }
 
 }  // namespace common

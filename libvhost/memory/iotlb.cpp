@@ -148,7 +148,10 @@ Result<void> Iotlb::add(const Entry& entry) {
   }
   const Writing writing(*this);
   cut(first, last);
-  if (places_.size() + pieces.size() > most_entries) forget_all();
+  if (places_.size() + pieces.size() > most_entries) {
+    forget_all();
+    ++overflows_;
+  }
   std::uint64_t offset = 0;
   for (const auto piece : pieces) {
     const FrontendAddress from{std::to_underlying(entry.frontend) + offset};

@@ -93,6 +93,8 @@ class Iotlb {
   [[nodiscard]] std::vector<Wanted> take_wanted();
 
   [[nodiscard]] std::size_t entries() const { return places_.size(); }
+  /// Times that all was forgotten because there was no room.
+  [[nodiscard]] std::uint64_t overflows() const { return overflows_; }
   /// A file behind an area of a ring was truncated.
   [[nodiscard]] bool lost() const;
 
@@ -117,6 +119,7 @@ class Iotlb {
   Places places_;     // by first address; they do not overlap
   std::atomic<std::uint64_t> generation_ = 0;
   std::uint64_t version_ = 1;
+  std::uint64_t overflows_ = 0;
 };
 
 }  // namespace vhost

@@ -12,6 +12,17 @@ constexpr std::uint64_t most_complaints = 16;
 
 }  // namespace
 
+IommuCounts& IommuCounts::operator+=(const IommuCounts& other) {
+  updates += other.updates;
+  misses += other.misses;
+  refused += other.refused;
+  late += other.late;
+  invalidations += other.invalidations;
+  drains += other.drains;
+  overflows += other.overflows;
+  return *this;
+}
+
 Result<std::unique_ptr<Iommu>> Iommu::create(Setup setup) {
   auto iotlb = Iotlb::create(setup.rings);
   if (!iotlb) return std::unexpected(iotlb.error());
@@ -48,14 +59,22 @@ Result<std::vector<std::uint16_t>> Iommu::take(const IotlbMessage& message) {
   switch (IotlbType{message.type}) {
     case IotlbType::update:
       if (const auto updated = update(message); !updated) return pass_on(updated);
+      ++counts_.updates;
       return {};
     case IotlbType::invalidate:
+      ++counts_.invalidations;
       return iotlb_->remove(GuestAddress{message.iova}, message.size_bytes);
     case IotlbType::miss:
     case IotlbType::access_fail: break;
   }
   return fail(Fault::front_end, "IOTLB_MSG is of type " + std::to_string(message.type) +
                                     ", neither an update nor an invalidation");
+}
+
+IommuCounts Iommu::counts() const {
+  IommuCounts counts = counts_;
+  counts.overflows = iotlb_->overflows();
+  return counts;
 }
 
 Result<void> Iommu::update(const IotlbMessage& message) {
@@ -89,6 +108,7 @@ void Iommu::note(std::uint16_t ring, std::span<const Miss> misses) {
     const std::uint64_t last = ticks_ + static_cast<std::uint64_t>(setup_.patience / tick) + 1;
     asked_.push_back({++last_number_, ring, miss, last});
     ++rings_[ring].unanswered;
+    ++counts_.misses;
   }
   if (!asked_.empty() && !std::exchange(ticking_, true)) EventLoop::change(timer_, tick);
 }
@@ -156,11 +176,12 @@ void Iommu::settle(Which which, bool refused) {
     --rings_[asked.ring].unanswered;
     if (!refused) return true;
     iotlb_->refuse(asked.ring, asked.miss);
-    if (++refusals_ <= most_complaints) {
-      setup_.log(LogLevel::warning,
-                 "ring " + std::to_string(asked.ring) +
-                     " needs an address that the front-end does not translate" +
-                     (asked.last_tick <= ticks_ ? ": no answer came in time" : ""));
+    const bool late = asked.last_tick <= ticks_;
+    counts_.late += late;
+    if (++counts_.refused <= most_complaints) {
+      setup_.log(LogLevel::warning, "ring " + std::to_string(asked.ring) +
+                                        " needs an address that the front-end does not translate" +
+                                        (late ? ": no answer came in time" : ""));
     }
     return true;
   });

@@ -27,6 +27,20 @@
  */
 namespace vhost {
 
+/// What translating has cost a connection, for the statistics.
+struct IommuCounts {
+  std::uint64_t updates = 0;        ///< translations that the front-end told
+  std::uint64_t misses = 0;         ///< that rings were missing, and that were to be asked for
+  std::uint64_t refused = 0;        ///< of these, that nobody translated
+  std::uint64_t late = 0;           ///< of these, because no answer came in time
+  std::uint64_t invalidations = 0;  ///< that were carried out
+  std::uint64_t drains = 0;         ///< times that a ring was stopped for one
+  std::uint64_t overflows = 0;      ///< times that all was forgotten, because there was no room
+
+  IommuCounts& operator+=(const IommuCounts& other);
+  [[nodiscard]] bool operator==(const IommuCounts&) const = default;
+};
+
 class Iommu {
  public:
   /// How long an answer may take.
@@ -70,6 +84,12 @@ class Iommu {
   /// An update or an invalidation. The rings that use what is to be forgotten: it is only forgotten
   /// when they do not run any more.
   [[nodiscard]] Result<std::vector<std::uint16_t>> take(const IotlbMessage& message);
+  /// A ring was stopped for that.
+  void count_drain() { ++counts_.drains; }
+
+  [[nodiscard]] IommuCounts counts() const;
+  /// Misses that are not answered yet.
+  [[nodiscard]] std::size_t unanswered() const { return asked_.size(); }
 
  private:
   struct Ring {
@@ -107,7 +127,7 @@ class Iommu {
   std::uint64_t ticks_ = 0;
   std::deque<Asked> asked_;  // oldest first
   std::uint64_t last_number_ = 0;
-  std::uint64_t refusals_ = 0;
+  IommuCounts counts_;
 };
 
 }  // namespace vhost

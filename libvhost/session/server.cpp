@@ -105,7 +105,9 @@ void Server::open(UniqueFd socket) {
 }
 
 void Server::close() {
-  refused_before_ += session_->info().refused;
+  const SessionInfo last = session_->info();
+  refused_before_ += last.refused;
+  iommu_before_ += last.iommu;
   loop_.forget(session_->socket());
   session_.reset();
   log_(LogLevel::info, "the front-end is disconnected");

@@ -38,6 +38,8 @@ class Server {
   [[nodiscard]] std::uint64_t connections() const { return connections_; }
   /// Messages refused, over all connections.
   [[nodiscard]] std::uint64_t refused() const { return refused_before_ + info().refused; }
+  /// What an IOMMU has cost, likewise.
+  [[nodiscard]] IommuCounts iommu() const { return IommuCounts(iommu_before_) += info().iommu; }
   /// Calls that hung until they were freed, likewise.
   [[nodiscard]] std::uint64_t hung_calls() const { return conduct_->hung_calls(); }
 
@@ -68,6 +70,7 @@ class Server {
   std::unique_ptr<Session> session_;
   std::uint64_t connections_ = 0;
   std::uint64_t refused_before_ = 0;
+  IommuCounts iommu_before_;
 };
 
 }  // namespace vhost

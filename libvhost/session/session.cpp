@@ -271,6 +271,11 @@ SessionInfo Session::info() const {
   for (const VringConfig& ring : state_.rings()) {
     info.running_rings += ring.running && !ring.discarding;
   }
+  if (iommu_) {
+    info.iommu = iommu_->counts();
+    info.iotlb_entries = iommu_->iotlb()->entries();
+    info.unanswered_misses = iommu_->unanswered();
+  }
   return info;
 }
 

@@ -39,6 +39,9 @@ struct SessionInfo {
   std::uint64_t refused = 0;
   std::size_t memory_regions = 0;
   std::uint16_t running_rings = 0;
+  IommuCounts iommu{};
+  std::size_t iotlb_entries = 0;
+  std::size_t unanswered_misses = 0;
 };
 
 /// What is offered only if the operator wants it.

@@ -51,6 +51,7 @@ Session::Answer Session::take_iotlb(const IotlbMessage& message) {
   for (const std::uint16_t index : *busy) {
     if (!state_.rings()[index].running) continue;
     if (const auto stopped = stop(index); !stopped) return pass_on(stopped);
+    iommu_->count_drain();
   }
   if (!busy->empty()) {
     if (const auto settled = settle_all(); !settled) return pass_on(settled);

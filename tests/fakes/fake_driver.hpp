@@ -36,6 +36,7 @@ struct DriverOptions {
 
 class FakeSplitDriver {
  public:
+  using Memory = GuestMemory;
   using DeviceRing = SplitRing;
   using Section = InflightSection;
 

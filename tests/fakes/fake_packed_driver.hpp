@@ -11,6 +11,7 @@ namespace vhost::fakes {
 /// The driver's side of a packed virtqueue, as FakeSplitDriver is that of a split one.
 class FakePackedDriver {
  public:
+  using Memory = GuestMemory;
   using DeviceRing = PackedRing;
   using Section = PackedInflightSection;
 

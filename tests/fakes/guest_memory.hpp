@@ -34,7 +34,7 @@ class GuestMemory {
   }
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
-  ~GuestMemory() {
+  virtual ~GuestMemory() {
     for (const View& view : views_) ::munmap(view.bytes, view.size);
   }
 
@@ -54,8 +54,8 @@ class GuestMemory {
 
   /// What the device maps of it: all regions, or those with the given numbers.
   [[nodiscard]] std::shared_ptr<const MemoryMap> map() const { return map({0, 1, 2}); }
-  [[nodiscard]] std::shared_ptr<const MemoryMap> map(std::initializer_list<std::size_t> which,
-                                                     const MemoryMap& previous = {}) const {
+  [[nodiscard]] virtual std::shared_ptr<const MemoryMap> map(
+      std::initializer_list<std::size_t> which, const MemoryMap& previous = {}) const {
     std::vector<MemoryRegion> regions;
     std::vector<UniqueFd> fds;
     for (const std::size_t i : which) {
@@ -89,8 +89,10 @@ class GuestMemory {
     }
     return value;
   }
-  /// The front-end's own address of what is at `guest`.
-  [[nodiscard]] std::uint64_t frontend(std::uint64_t guest) const {
+  /// Where in the guest's memory is what its driver calls `guest`.
+  [[nodiscard]] virtual std::uint64_t physical(std::uint64_t guest) const { return guest; }
+  /// The front-end's own address of what is at `guest`; what a ring area there is called.
+  [[nodiscard]] virtual std::uint64_t frontend(std::uint64_t guest) const {
     for (const MemoryRegion& region : regions_) {
       const std::uint64_t offset = guest - region.guest_address;
       if (offset < region.size_bytes) return region.frontend_address + offset;
@@ -98,9 +100,9 @@ class GuestMemory {
     std::abort();
   }
 
- private:
+ protected:
   /// From one guest address to the end of its region.
-  [[nodiscard]] std::span<std::byte> view(std::uint64_t guest) const {
+  [[nodiscard]] virtual std::span<std::byte> view(std::uint64_t guest) const {
     for (std::size_t i = 0; i < regions_.size(); ++i) {
       const std::uint64_t offset = guest - regions_[i].guest_address;
       if (offset >= regions_[i].size_bytes) continue;
@@ -110,6 +112,7 @@ class GuestMemory {
     std::abort();
   }
 
+ private:
   struct View {
     std::byte* bytes;
     std::size_t size;

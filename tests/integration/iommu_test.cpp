@@ -1,21 +1,15 @@
+#include "tests/integration/iommu.hpp"
+
 #include <random>
 #include <thread>
-
-#include "tests/integration/fixture.hpp"
 
 /* A disk behind an IOMMU that takes translations back while requests are under way. */
 namespace integration {
 namespace {
 
-using vhost::bit;
-
-class IommuTest : public Served, public testing::WithParamInterface<bool> {
+class IommuTest : public TranslatedDisk {
  protected:
-  static BlkOptions options() {
-    BlkOptions options = GetParam() ? packed(with_queues(2)) : with_queues(2);
-    options.wishes.required_features |= bit(vhost::feature::access_platform);
-    return options;
-  }
+  static BlkOptions options() { return TranslatedDisk::options(2); }
   /// Runs `load` in a thread of its own; this one serves the channel, and calls `meanwhile`.
   template <class Meanwhile>
   static void beside(Guest& disk, Load& load, std::uint64_t requests, Meanwhile meanwhile) {
@@ -36,8 +30,7 @@ class IommuTest : public Served, public testing::WithParamInterface<bool> {
     EXPECT_EQ(error, "");
   }
 };
-INSTANTIATE_TEST_SUITE_P(Layouts, IommuTest, testing::Bool(),
-                         [](const auto& layout) { return layout.param ? "Packed" : "Split"; });
+INSTANTIATE_TEST_SUITE_P(Layouts, IommuTest, testing::Bool(), layout_name);
 
 TEST_P(IommuTest, InvalidationsOfAnythingLeaveTheDataWhatItIs) {
   serve({"--workers", "2"});
@@ -60,7 +53,7 @@ TEST_P(IommuTest, InvalidationsOfAnythingLeaveTheDataWhatItIs) {
 TEST_P(IommuTest, WithoutReplyAckTooTranslationsComeAndGo) {
   serve();
   BlkOptions plain = options();
-  plain.wishes.protocol_features &= ~bit(vhost::protocol_feature::reply_ack);
+  plain.wishes.protocol_features &= ~vhost::bit(vhost::protocol_feature::reply_ack);
   auto disk = guest(plain);
   Load load(disk, {.queue = 0, .blocks = 64, .depth = 8});
   beside(disk, load, 500, [&] { must(disk->device().invalidate(0, UINT64_MAX)); });

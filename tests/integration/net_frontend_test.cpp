@@ -212,6 +212,7 @@ TEST_F(NetFrontEnd, AFrontEndMayHaveNoAddressesOfItsOwn) {
 
 TEST_F(NetFrontEnd, AnIommuMayStandBetweenADriverAndThePort) {
   serve({"--port", port("a"), "--port", port("b")});
+  int rounds = 0;
   for (const bool packed : {false, true}) {
     NetOptions options = on_rings(packed);
     options.wishes.required_features |= bit(vhost::feature::access_platform);
@@ -228,6 +229,23 @@ TEST_F(NetFrontEnd, AnIommuMayStandBetweenADriverAndThePort) {
     };
     EXPECT_TRUE(carries(a, b));
     EXPECT_TRUE(carries(b, a));
+
+    must(a->device().invalidate(0, UINT64_MAX));
+    ++rounds;
+    const auto iommu =
+        stats_when(stats,
+                   [&](const auto& s) {
+                     return s.at("ports").at(0).at("connection").at("iommu").at("invalidations") ==
+                            rounds;
+                   })
+            .at("ports")
+            .at(0)
+            .at("connection")
+            .at("iommu");
+    EXPECT_EQ(iommu.at("drains"), 2 * rounds) << "both of its queues";
+    EXPECT_GT(iommu.at("misses"), 0);
+    EXPECT_GT(iommu.at("updates"), 0);
+    EXPECT_EQ(iommu.at("refused"), 0);
   }
 }
 

@@ -44,7 +44,7 @@ TEST_F(Stats, HaveTheKeysOfTheirSchema) {
     EXPECT_TRUE(all.at("disk").contains(key)) << key;
   }
   for (const char* key : {"connected", "connections", "messages_refused", "hung_calls", "features",
-                          "protocol_features", "memory_regions", "running_queues"}) {
+                          "protocol_features", "memory_regions", "running_queues", "iommu"}) {
     EXPECT_TRUE(all.at("connection").contains(key)) << key;
   }
   const json& queue = all.at("queues").at(0);

@@ -93,6 +93,8 @@ TEST_F(BlkStatsDocument, SaysThatNobodyIsConnected) {
   EXPECT_EQ(connection["running_queues"], 0);
   EXPECT_TRUE(connection["features"].empty());
   EXPECT_TRUE(connection["protocol_features"].empty());
+  EXPECT_EQ(connection["iommu"].size(), 9u);
+  for (const auto& [key, value] : connection["iommu"].items()) EXPECT_EQ(value, 0) << key;
 }
 
 TEST_F(BlkStatsDocument, ListsOnlyQueuesThatEverRan) {

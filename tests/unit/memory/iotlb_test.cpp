@@ -149,14 +149,24 @@ TEST_F(IotlbTest, NeighboursInBothSpacesAreOneEntry) {
 }
 
 TEST_F(IotlbTest, ForgetsAllWhenThereIsNoMoreRoom) {
-  for (std::uint64_t i = 0; i < Iotlb::most_entries; ++i) {
-    ASSERT_TRUE(add(2 * i * page, page, GuestMemory::low));
-  }
-  EXPECT_EQ(iotlb_->entries(), Iotlb::most_entries);
+  const auto fill = [this] {
+    for (std::uint64_t i = 0; i < Iotlb::most_entries; ++i) {
+      ASSERT_TRUE(add(2 * i * page, page, GuestMemory::low));
+    }
+    EXPECT_EQ(iotlb_->entries(), Iotlb::most_entries);
+  };
+  fill();
+  EXPECT_EQ(iotlb_->overflows(), 0u);
   const std::uint64_t version = iotlb_->version();
-  ASSERT_TRUE(add(1, 1, GuestMemory::low)) << "it replaces a part, and all has room";
+  ASSERT_TRUE(add(UINT64_MAX, 1, GuestMemory::low));
   EXPECT_EQ(iotlb_->entries(), 1u);
+  EXPECT_EQ(iotlb_->overflows(), 1u);
   EXPECT_NE(iotlb_->version(), version) << "who remembers a look-up must look again";
+  EXPECT_TRUE(remove(UINT64_MAX, 1).empty());
+  fill();
+  ASSERT_TRUE(add(1, 1, GuestMemory::low)) << "it replaces a part of one, and both ends stay";
+  EXPECT_EQ(iotlb_->entries(), 1u);
+  EXPECT_EQ(iotlb_->overflows(), 2u);
 }
 
 TEST_F(IotlbTest, WhatIsRememberedOfItIsOutdatedByChangesAlone) {
@@ -266,6 +276,11 @@ TEST_F(IotlbTest, WhatIsRefusedToOneRingIsSoUntilItIsTranslated) {
   ASSERT_TRUE(add(0x1000, page, GuestMemory::low));
   EXPECT_TRUE(remove(0x1000, page).empty());
   EXPECT_TRUE(iotlb_->want(*ledgers_[0], miss));
+  for (const std::uint64_t edge : {0x1000u, 0x1fffu}) {
+    iotlb_->refuse(0, {GuestAddress{edge}, Access::read});
+    ASSERT_TRUE(add(0x1000, page, GuestMemory::low));
+    EXPECT_TRUE(iotlb_->want(*ledgers_[0], {GuestAddress{edge}, Access::read})) << edge;
+  }
 }
 
 /// Against a table of single bytes, each with its own place.

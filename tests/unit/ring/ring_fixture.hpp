@@ -43,7 +43,7 @@ class RingTest : public testing::Test {
   /// What the device sees of one guest address.
   [[nodiscard]] const std::byte* device_view(std::uint64_t guest) const {
     MemoryMap::Hint hint;
-    return map_->prefix(GuestAddress{guest}, 1, hint).data();
+    return map_->prefix(GuestAddress{memory_.physical(guest)}, 1, hint).data();
   }
   /// The lengths of the chain's pieces, readable ones first.
   [[nodiscard]] std::vector<std::size_t> lengths() const {
@@ -53,7 +53,7 @@ class RingTest : public testing::Test {
     return all;
   }
 
-  GuestMemory memory_;
+  typename Driver::Memory memory_;
   std::shared_ptr<const MemoryMap> map_ = memory_.map();
   Driver driver_;
   std::vector<iovec> room_ = std::vector<iovec>(2048);

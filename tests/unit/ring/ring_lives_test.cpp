@@ -3,7 +3,7 @@
 #include <map>
 #include <random>
 
-#include "tests/unit/ring/ring_fixture.hpp"
+#include "tests/unit/ring/translated_ring.hpp"
 
 /* An honest driver against one device after another: each works for a while with all of the ring's
  * verbs, and then ends as it should, with its base handed over, or is killed. The model is a list
@@ -250,7 +250,7 @@ class LivesModel : public RingTest<Driver> {
 
 template <class Driver>
 class RingLivesTest : public testing::Test {};
-TYPED_TEST_SUITE(RingLivesTest, Drivers);
+TYPED_TEST_SUITE(RingLivesTest, AllDrivers);
 
 TYPED_TEST(RingLivesTest, AgreeWithTheModelOverRandomSequences) {
   for (const bool event_idx : {false, true}) {

@@ -2,7 +2,7 @@
 #include <deque>
 #include <random>
 
-#include "tests/unit/ring/ring_fixture.hpp"
+#include "tests/unit/ring/translated_ring.hpp"
 
 /* An honest driver and the ring against a trivial model: a queue of chains, each a list of bytes'
  * places, and a list of answers. */
@@ -53,7 +53,7 @@ class RingModelTest : public RingTest<Driver> {
 
   std::mt19937 random_{42};
 };
-TYPED_TEST_SUITE(RingModelTest, Drivers);
+TYPED_TEST_SUITE(RingModelTest, AllDrivers);
 
 TYPED_TEST(RingModelTest, AgreesWithTheModelOverRandomSequences) {
   auto ring = this->make();

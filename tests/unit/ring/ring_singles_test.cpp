@@ -1,4 +1,5 @@
 #include "tests/unit/ring/inflight_fixture.hpp"
+#include "tests/unit/ring/translated_ring.hpp"
 
 /* Chains of one buffer come out several at a time; whatever is anything else is left to pop(). */
 namespace vhost::tests {
@@ -27,7 +28,7 @@ class RingSinglesTest : public RingTest<Driver> {
 
   std::array<Single, 8> singles_{};
 };
-TYPED_TEST_SUITE(RingSinglesTest, Drivers);
+TYPED_TEST_SUITE(RingSinglesTest, AllDrivers);
 
 TYPED_TEST(RingSinglesTest, AreWhereTheDriverSays) {
   this->driver_.add({{data_at + 100, 300}});

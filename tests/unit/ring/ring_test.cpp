@@ -1,10 +1,10 @@
-#include "tests/unit/ring/ring_fixture.hpp"
+#include "tests/unit/ring/translated_ring.hpp"
 
 /* What every ring promises to a device, whatever its layout. */
 namespace vhost::tests {
 namespace {
 
-TYPED_TEST_SUITE(RingTest, Drivers);
+TYPED_TEST_SUITE(RingTest, AllDrivers);
 
 TYPED_TEST(RingTest, IsEmptyBeforeTheDriverOffersAnything) {
   auto ring = this->make();
@@ -188,7 +188,7 @@ TYPED_TEST(RingTest, BreaksOnABufferOutsideGuestMemory) {
        {Buffer{0x1000, 8}, Buffer{GuestMemory::far - 8, 16},
         Buffer{GuestMemory::far + GuestMemory::far_bytes - 8, 9}, Buffer{UINT64_MAX - 3, 8},
         Buffer{UINT64_MAX, 1}, Buffer{data_at, UINT32_MAX}}) {
-    GuestMemory memory;
+    typename TypeParam::Memory memory;
     TypeParam driver(memory);
     driver.add({{data_at, 4}, bad});
     auto ring = TypeParam::DeviceRing::create(driver.setup(), memory.map());

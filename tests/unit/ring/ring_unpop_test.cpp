@@ -1,4 +1,5 @@
 #include "tests/unit/ring/inflight_fixture.hpp"
+#include "tests/unit/ring/translated_ring.hpp"
 
 /* What was popped and not used goes back, as if it had never been popped. */
 namespace vhost::tests {
@@ -23,7 +24,7 @@ class RingUnpopTest : public RingTest<Driver> {
     return heads;
   }
 };
-TYPED_TEST_SUITE(RingUnpopTest, Drivers);
+TYPED_TEST_SUITE(RingUnpopTest, AllDrivers);
 
 TYPED_TEST(RingUnpopTest, GivesTheChainAgain) {
   const U16s heads = this->add(2);

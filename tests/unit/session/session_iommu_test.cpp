@@ -310,6 +310,7 @@ TEST(Iommu, RefusesWhatIsNotAnsweredInTime) {
     }
     EXPECT_GE(std::chrono::steady_clock::now() - began, std::chrono::milliseconds(200));
     EXPECT_FALSE(iommu->iotlb()->want(*iommu->ledger(1), miss)) << "it is refused";
+    EXPECT_EQ(iommu->counts(), (IommuCounts{.misses = 1, .refused = 1, .late = 1}));
   }
 }
 
