@@ -37,6 +37,12 @@ std::uint64_t Device::features() const {
   return blk::features(setup_.disk, setup_.queues);
 }
 
+std::uint64_t Device::protocol_features() const {
+  return vhost::Device::protocol_features() |
+         vhost::bit(vhost::protocol_feature::get_vring_base_inflight) |
+         vhost::bit(vhost::protocol_feature::get_vring_base_skip_drain);
+}
+
 void Device::set_features(std::uint64_t accepted) {
   accepted_ = accepted;
   may_be_another_ = accepted == 0;
@@ -102,10 +108,19 @@ void Device::start_ring(std::uint16_t index, vhost::StartedRing ring) {
 }
 
 vhost::Result<vhost::AnyRing> Device::stop_ring(std::uint16_t index) {
+  return take_ring(index, &Worker::remove);
+}
+
+vhost::Result<vhost::AnyRing> Device::suspend_ring(std::uint16_t index) {
+  return take_ring(index, &Worker::suspend);
+}
+
+vhost::Result<vhost::AnyRing> Device::take_ring(std::uint16_t index,
+                                                vhost::AnyRing (Worker::*how)(std::uint16_t)) {
   // Shared with the task, which may outlive our patience.
   const auto ring = std::make_shared<std::optional<vhost::AnyRing>>();
   Worker& worker = worker_of(index);
-  post(worker, [&worker, index, ring] { ring->emplace(worker.remove(index)); });
+  post(worker, [&worker, index, ring, how] { ring->emplace((worker.*how)(index)); });
   if (abandoned_) {
     return vhost::fail(vhost::Fault::host,
                        "requests are still with the storage; they are left to the next start");

@@ -39,6 +39,7 @@ class Device final : public vhost::Device {
 
   std::uint64_t features() const override;
   std::uint16_t max_queues() const override { return setup_.queues; }
+  std::uint64_t protocol_features() const override;
   void set_features(std::uint64_t accepted) override;
   void read_config(std::uint32_t offset_bytes, std::span<std::byte> out) override;
   vhost::Result<void> write_config(std::uint32_t offset_bytes,
@@ -48,6 +49,7 @@ class Device final : public vhost::Device {
   void rest() override;
   void start_ring(std::uint16_t index, vhost::StartedRing ring) override;
   vhost::Result<vhost::AnyRing> stop_ring(std::uint16_t index) override;
+  vhost::Result<vhost::AnyRing> suspend_ring(std::uint16_t index) override;
   void set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd> call) override;
   void move_to(std::shared_ptr<const vhost::MemoryMap> memory, vhost::Drain drain) override;
 
@@ -69,6 +71,8 @@ class Device final : public vhost::Device {
     return *workers_[index % workers_.size()];
   }
   void post(Worker& worker, std::function<void()> task);
+  [[nodiscard]] vhost::Result<vhost::AnyRing> take_ring(
+      std::uint16_t index, vhost::AnyRing (Worker::*how)(std::uint16_t index));
   void settle_durability();
 
   Setup setup_;

@@ -246,13 +246,7 @@ void FileEngine::advance(Slot& slot, std::uint64_t bytes) {
 }
 
 std::optional<Status> FileEngine::complete(Slot& slot, int result) {
-  if (slot.progress.syncing) {
-    if (try_again(result)) {
-      sync(slot);
-      return std::nullopt;
-    }
-    return result < 0 ? Status::io_error : Status::ok;
-  }
+  if (slot.progress.stage != Stage::moving) return complete_sync(slot, result);
   if (slot.request.op == Op::discard || slot.request.op == Op::write_zeroes) {
     return complete_range(slot, result);
   }
@@ -260,6 +254,16 @@ std::optional<Status> FileEngine::complete(Slot& slot, int result) {
   // Nothing moved: the image was cut short behind our back.
   if (result <= 0) return finish(slot, Status::io_error);
   return complete_data(slot, static_cast<std::uint64_t>(result));
+}
+
+/// Of all that is no data and no range.
+std::optional<Status> FileEngine::complete_sync(Slot& slot, int result) {
+  if (slot.progress.stage != Stage::syncing) return complete_leaving(slot, result);
+  if (try_again(result)) {
+    sync(slot);
+    return std::nullopt;
+  }
+  return result < 0 ? Status::io_error : Status::ok;
 }
 
 std::optional<Status> FileEngine::complete_data(Slot& slot, std::uint64_t bytes) {
@@ -356,7 +360,7 @@ std::optional<Status> FileEngine::finish(Slot& slot, Status status) {
 }
 
 void FileEngine::sync(Slot& slot) {
-  slot.progress.syncing = true;
+  slot.progress.stage = Stage::syncing;
   io_uring_sqe* const entry = uring_.next();
   io_uring_prep_fsync(entry, image_file, IORING_FSYNC_DATASYNC);
   begin(slot, entry);

@@ -26,6 +26,10 @@
  * Ranges are discarded by punching holes and zeroed by the file system, or by writing zeroes
  * where it cannot.
  *
+ * A request can be parted with before it is done (leave()). What the block layer has cannot be
+ * taken back, and is waited for. Of requests that are not whole after that nothing is said, not
+ * even an error: somebody will carry them out from the beginning.
+ *
  * Thread: one worker's; each worker has an engine of its own on the same image.
  */
 namespace blk {
@@ -55,6 +59,12 @@ class FileEngine {
   /// the request is done. Nothing: it goes on.
   [[nodiscard]] std::optional<Status> complete(Slot& slot, int result);
 
+  /// Begins to part with these requests, between two bursts: nothing more is begun for them, and
+  /// what the kernel has of them it is asked to give up. Those that turn out to be whole are told
+  /// by complete() as ever. Once is_leaving() is false, of the others nothing is known here.
+  void leave(std::span<Slot* const> slots);
+  [[nodiscard]] bool is_leaving() const { return leaving_ != 0; }
+
  private:
   [[nodiscard]] bool aligned_range(std::uint64_t offset, std::uint64_t length) const;
   [[nodiscard]] bool aligned_memory(const Slot& slot) const;
@@ -73,6 +83,9 @@ class FileEngine {
   [[nodiscard]] std::optional<Status> finish(Slot& slot, Status status);
   void sync(Slot& slot);
 
+  [[nodiscard]] std::optional<Status> complete_sync(Slot& slot, int result);
+  [[nodiscard]] std::optional<Status> complete_leaving(Slot& slot, int result);
+  [[nodiscard]] bool makes_whole(const Slot& slot, std::uint64_t result) const;
   [[nodiscard]] std::optional<Status> complete_data(Slot& slot, std::uint64_t bytes);
   [[nodiscard]] std::optional<Status> complete_range(Slot& slot, int result);
 
@@ -88,6 +101,7 @@ class FileEngine {
   std::vector<Slot*> waiting_for_bounce_;  // oldest first
   Slot* lone_read_ = nullptr;  // the first read of a burst, as long as it is the only request
   unsigned started_ = 0;       // in this burst
+  std::size_t leaving_ = 0;    // requests whose last operation is awaited
 };
 
 }  // namespace blk

@@ -18,6 +18,8 @@ class NullEngine {
   };
   [[nodiscard]] std::optional<Done> end_burst() { return std::nullopt; }
   [[nodiscard]] std::optional<Status> complete(Slot&, int) { return Status::ok; }
+  void leave(std::span<Slot* const>) {}  // nothing is ever in flight
+  [[nodiscard]] bool is_leaving() const { return false; }
 };
 
 }  // namespace blk

@@ -19,7 +19,8 @@ Queue::Queue(std::uint16_t index, vhost::StartedRing ring, const Disk& disk, Que
       error_(std::move(ring.error)),
       disk_(disk),
       stats_(stats),
-      slots_(size_of(ring_)) {
+      slots_(size_of(ring_)),
+      open_(!ring.owed_only) {
   finished_.reserve(size_of(ring_));
   for (std::size_t i = 0; i < long_chains; ++i) {
     free_long_pieces_.push_back(
@@ -88,12 +89,26 @@ const vhost::EventFd* Queue::publish() {
 
 bool Queue::arm_kick() {
   if (short_of_room_) return false;  // a completion will wake us, and a kick could only annoy
-  if (!open_) return std::visit([](const auto& ring) { return ring.owes(); }, ring_);
+  if (!open_) {
+    return !suspended_ && std::visit([](const auto& ring) { return ring.owes(); }, ring_);
+  }
   return std::visit([](auto& ring) { return ring.arm_kick(); }, ring_);
 }
 
 void Queue::disarm_kick() {
   std::visit([](auto& ring) { ring.disarm_kick(); }, ring_);
+}
+
+std::vector<Slot*> Queue::suspend() {
+  open_ = false;
+  suspended_ = true;
+  return slots_.in_use();
+}
+
+void Queue::leave() {
+  std::visit([](auto& ring) { ring.leave(); }, ring_);
+  in_flight_ = 0;
+  stats_.in_flight.store(0, std::memory_order_relaxed);
 }
 
 bool Queue::drained() const {

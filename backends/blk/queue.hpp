@@ -43,6 +43,11 @@ class Queue {
 
   /// Takes no more, but for what a crashed predecessor still owed.
   void close() { open_ = false; }
+  /// Takes nothing any more, and hands out the requests that are in flight: what of them is not
+  /// finished then, leave() leaves.
+  [[nodiscard]] std::vector<Slot*> suspend();
+  /// Leaves what is in flight to whoever starts the ring next. Nobody may know of it any more.
+  void leave();
   [[nodiscard]] bool drained() const;
   /// No request is with the storage.
   [[nodiscard]] bool quiet() const { return in_flight_ == 0; }
@@ -94,6 +99,7 @@ class Queue {
   std::vector<std::vector<iovec>*> free_long_pieces_;
   std::uint32_t in_flight_ = 0;
   bool open_ = true;
+  bool suspended_ = false;      // and closed: what a predecessor owed stays owed
   bool short_of_room_ = false;  // chains wait in the ring until one in flight ends
   bool just_broke_ = false;
 };
@@ -107,7 +113,7 @@ template <vhost::Ring R, class Engine>
 unsigned Queue::take_from(R& ring, Engine& engine, std::uint64_t now_ns) {
   unsigned taken = 0;
   short_of_room_ = false;
-  while (taken < burst && (open_ || ring.owes())) {
+  while (taken < burst && (open_ || (!suspended_ && ring.owes()))) {
     Slot* const slot = slots_.acquire();
     if (slot == nullptr) {
       short_of_room_ = true;

@@ -15,6 +15,14 @@ namespace blk {
 
 class Queue;
 
+/// What the operation under way is for.
+enum class Stage : std::uint8_t {
+  moving,           ///< data, or a range
+  syncing,          ///< the fsync behind them, or of a flush
+  leaving_moving,   ///< the same, and the request's last: what is not done then is left
+  leaving_syncing,  ///< likewise
+};
+
 /// How far the storage has come with a request.
 struct Progress {
   std::span<iovec> pieces;       ///< data not moved yet
@@ -24,7 +32,7 @@ struct Progress {
   std::uint64_t part_bytes = 0;  ///< asked for by the operation under way
   bool zero_by_writing = false;  ///< the file system has no other way for this request
   std::uint32_t bounced = 0;     ///< parts that went through a bounce buffer
-  bool syncing = false;          ///< the data is written, the fsync for it is under way
+  Stage stage = Stage::moving;
 };
 
 /// Everything one request needs from its arrival to its answer.
@@ -64,6 +72,17 @@ class Slots {
     return new (&storage_.get()[made_++]) Slot;
   }
   void release(Slot& slot) { free_.push_back(&slot); }
+  /// Those that were acquired and not released. It takes long.
+  [[nodiscard]] std::vector<Slot*> in_use() const {
+    std::vector<bool> in_use(made_, true);
+    for (const Slot* const slot : free_)
+      in_use[static_cast<std::size_t>(slot - storage_.get())] = false;
+    std::vector<Slot*> slots;
+    for (std::size_t i = 0; i < made_; ++i) {
+      if (in_use[i]) slots.push_back(&storage_.get()[i]);
+    }
+    return slots;
+  }
 
  private:
   struct Free {

@@ -68,6 +68,12 @@ io_uring_sqe* Uring::next() {
   return entry;
 }
 
+void Uring::cancel(Tag tag) {
+  io_uring_sqe* const entry = next();
+  io_uring_prep_cancel64(entry, tag, 0);
+  io_uring_sqe_set_data64(entry, cancel_tag);
+}
+
 void Uring::submit() {
   // Short of memory or with too many completions unread the kernel takes fewer, or none: the rest
   // stays in the queue for the next call.

@@ -18,8 +18,9 @@
  */
 namespace blk {
 
-/// What a completion belongs to; the meaning is the worker's.
+/// What a completion belongs to; the meaning is the worker's, but for one.
 using Tag = std::uint64_t;
+inline constexpr Tag cancel_tag = 4;  ///< the attempt to cancel something
 
 class Uring {
  public:
@@ -36,6 +37,10 @@ class Uring {
   /// An empty operation, for the caller to prepare and then to tag. It starts with the next
   /// submit(), look() or wait().
   [[nodiscard]] io_uring_sqe* next();
+
+  /// Asks the kernel to give the operation of that tag up, with the next submit(). It completes in
+  /// any case, and may be done all the same.
+  void cancel(Tag tag);
 
   /// Starts operations whenever this many are prepared, instead of all of a burst at once.
   void set_batch(unsigned operations) { batch_ = operations; }

@@ -22,9 +22,8 @@ using common::now_ns;
 using common::pause_briefly;
 
 // A completion's tag says what it belongs to: a slot's address as it is, a queue's with bit 0
-// set, or one of these.
+// set, cancel_tag, or this one.
 constexpr Tag mail_tag = 2;
-constexpr Tag cancel_tag = 4;
 constexpr Tag queue_bit = 1;
 
 template <class Engine>
@@ -75,11 +74,17 @@ class Loop final : public Worker {
     while (!queue.drained()) {
       if (!turn()) sleep();
     }
-    unwatch(queue);
-    mailbox_->let_go(queue.change_call(nullptr));
-    auto ring = queue.give_up_ring();
-    std::erase_if(queues_, [&](const auto& candidate) { return candidate.get() == &queue; });
-    return ring;
+    return part_with(queue);
+  }
+
+  vhost::AnyRing suspend(std::uint16_t index) override {
+    Queue& queue = find(index);
+    engine_->leave(queue.suspend());
+    while (engine_->is_leaving()) {
+      if (!turn()) sleep();
+    }
+    queue.leave();
+    return part_with(queue);
   }
 
   void quiesce() override {
@@ -230,14 +235,21 @@ class Loop final : public Worker {
   /// Takes the poll on a queue's kick back, and waits until the kernel has let go of it.
   void unwatch(Queue& queue) {
     if (!queue.kick_watched) return;
-    io_uring_sqe* const entry = uring_->next();
-    io_uring_prep_poll_remove(entry, reinterpret_cast<Tag>(&queue) | queue_bit);
-    io_uring_sqe_set_data64(entry, cancel_tag);
+    uring_->cancel(reinterpret_cast<Tag>(&queue) | queue_bit);
     while (queue.kick_watched) {
       uring_->wait();
       (void)let_in();
     }
     publish();
+  }
+
+  /// Nothing is in flight on it.
+  [[nodiscard]] vhost::AnyRing part_with(Queue& queue) {
+    unwatch(queue);
+    mailbox_->let_go(queue.change_call(nullptr));
+    auto ring = queue.give_up_ring();
+    std::erase_if(queues_, [&](const auto& candidate) { return candidate.get() == &queue; });
+    return ring;
   }
 
   /// The queue of that index, which the session has started here.

@@ -41,6 +41,9 @@ class Worker {
   virtual void set_call(std::uint16_t index, std::shared_ptr<const vhost::EventFd> call) = 0;
   /// Ends all that is in flight on a queue and gives its ring back.
   [[nodiscard]] virtual vhost::AnyRing remove(std::uint16_t index) = 0;
+  /// The same in no more time than the kernel needs to let go of it: what it gives up is left in
+  /// flight, in the ring's inflight section, which there must be.
+  [[nodiscard]] virtual vhost::AnyRing suspend(std::uint16_t index) = 0;
   /// Ends all that is in flight on every queue, taking no more meanwhile.
   virtual void quiesce() = 0;
   [[nodiscard]] virtual const std::vector<std::unique_ptr<Queue>>& queues() const = 0;

@@ -51,6 +51,7 @@ constexpr std::array request_names{
     RequestName{Request::rem_mem_reg, "REM_MEM_REG"},
     RequestName{Request::set_status, "SET_STATUS"},
     RequestName{Request::get_status, "GET_STATUS"},
+    RequestName{Request::get_vring_base_skip_drain, "GET_VRING_BASE_SKIP_DRAIN"},
 };
 
 std::string name_of(Request request) {

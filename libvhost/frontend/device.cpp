@@ -94,6 +94,7 @@ Result<void> Device::make_queues(std::size_t count, QueueOptions options, std::s
 
 Result<void> Device::start() {
   if (running_) return {};
+  stopped_ = false;
   if (auto done = set_features(); !done) return done;
   if (page_source_ && shared_.empty()) {
     if (auto done = listen_for_faults(); !done) return done;
@@ -204,22 +205,34 @@ Result<void> Device::barrier() {
 }
 
 Result<void> Device::stop() {
+  return stop_by(Request::get_vring_base);
+}
+
+Result<void> Device::suspend() {
+  if (!with(protocol_feature::get_vring_base_skip_drain)) {
+    return fail(Fault::unsupported, "GET_VRING_BASE_SKIP_DRAIN was not negotiated");
+  }
+  return stop_by(Request::get_vring_base_skip_drain);
+}
+
+Result<void> Device::stop_by(Request request) {
   if (!running_) return {};
   running_ = false;
   for (std::uint32_t i = 0; i < queues_.size(); ++i) {
     if (has(features_, feature::protocol_features)) {
       if (auto done = tell_vring(Request::set_vring_enable, i, 0); !done) return done;
     }
-    auto base =
-        connection_.ask_for<VringState>(Request::get_vring_base, bytes_of(VringState{i, 0}));
+    auto base = connection_.ask_for<VringState>(request, bytes_of(VringState{i, 0}));
     if (!base) return std::unexpected(base.error());
     if (base->index != i || (base->value > 0xffff && !queues_[i]->ring().is_packed())) {
-      return fail(peer_fault, "GET_VRING_BASE of ring " + std::to_string(i) + " answered ring " +
+      return fail(peer_fault, request_name(static_cast<std::uint32_t>(request)) + " of ring " +
+                                  std::to_string(i) + " answered ring " +
                                   std::to_string(base->index) + ", base " +
                                   std::to_string(base->value));
     }
     bases_[i] = base->value;
   }
+  stopped_ = true;
   return set_status(0);
 }
 
@@ -263,8 +276,9 @@ Result<void> Device::reconnect(Connection connection) {
   }
   for (std::size_t i = 0; i < queues_.size(); ++i) {
     AnyDriverRing& ring = queues_[i]->ring();
-    // As QEMU does: a packed ring's base is only known to the inflight region.
-    if (!resubmits || !ring.is_packed()) bases_[i] = ring.base_after_crash();
+    // As QEMU does: a packed ring's base is only known to the inflight region, if its back-end
+    // died and did not tell it.
+    if (!resubmits || (!stopped_ && !ring.is_packed())) bases_[i] = ring.base_after_crash();
     if (!resubmits) ring.offer_again();
   }
   return start();

@@ -21,7 +21,8 @@
  *   chains         queue(i): add, submit, poll
  *   interrupts     queue(i).wait(), or poll() on its call_fd()
  *   migration      start_log(), dirty_pages(): what the device writes, while it runs
- *   quiesce        stop(): the device has let go of everything; start() goes on where it was
+ *   quiesce        stop() or suspend(): the device has let go of everything; start() goes on where
+ *                  it was
  *   detach         detach(): stop, and every chain comes back to the caller, finished or not
  *
  * When the back-end dies, lost() is true, and reconnect() gives the same rings to its successor:
@@ -36,8 +37,9 @@
  */
 namespace vhost::frontend {
 
-/// Not among them: GPA_ADDRESSES, with which the back-end is told no address of this process.
-/// Whoever wants it asks for it.
+/// Not among them: GPA_ADDRESSES, with which the back-end is told no address of this process, and
+/// GET_VRING_BASE_INFLIGHT and _SKIP_DRAIN, for drivers that carry requests in flight elsewhere.
+/// Whoever wants them asks for them.
 inline constexpr std::uint64_t default_protocol_features =
     bit(protocol_feature::mq) | bit(protocol_feature::log_shmfd) |
     bit(protocol_feature::reply_ack) | bit(protocol_feature::backend_req) |
@@ -102,6 +104,12 @@ class Device {
   [[nodiscard]] Result<void> start();
   /// The device gives its rings back. What it finished is still to be polled.
   [[nodiscard]] Result<void> stop();
+  /// stop() that does not wait for what the device can leave in flight: the inflight region has it,
+  /// for the next start(), or after reconnect() for a successor. Needs GET_VRING_BASE_SKIP_DRAIN.
+  [[nodiscard]] Result<void> suspend();
+  /// From now on another file has the inflight region's content: a guest that moved takes the
+  /// content along, and not the file. Only while stopped.
+  [[nodiscard]] Result<void> move_inflight();
   /// Also where the connection is lost. Afterwards the rings are empty, and start() begins anew.
   [[nodiscard]] std::vector<ReturnedChain> detach();
   /// Goes on with a new back-end for the same device, and starts it. Without an inflight region
@@ -182,6 +190,7 @@ class Device {
   [[nodiscard]] Result<void> tell_logging();
   [[nodiscard]] std::uint64_t features_to_tell() const;
   [[nodiscard]] Result<void> start_queue(std::uint32_t index);
+  [[nodiscard]] Result<void> stop_by(Request request);
   [[nodiscard]] Result<void> tell_vring(Request request, std::uint32_t index, std::uint32_t value);
   [[nodiscard]] Result<void> tell_vring_fd(Request request, std::uint32_t index, int fd);
   [[nodiscard]] Result<void> barrier();
@@ -203,6 +212,7 @@ class Device {
   std::optional<DirtyPages> log_;
   std::optional<PageSource> page_source_;
   bool running_ = false;
+  bool stopped_ = false;  // by the back-end, which said where each ring goes on
   bool config_changed_ = false;
 };
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "libvhost/frontend/device.hpp"
+#include "libvhost/memory/mapping.hpp"
 
 namespace vhost::frontend {
 
@@ -106,6 +107,22 @@ Result<void> Device::share_inflight() {
   }
   const int fd = inflight_fd_.get();
   return connection_.tell(Request::set_inflight_fd, inflight_, std::span(&fd, 1));
+}
+
+Result<void> Device::move_inflight() {
+  if (running_) return fail(Fault::operator_, "the device is running");
+  if (!inflight_fd_) return fail(Fault::unsupported, "there is no inflight region");
+  const std::uint64_t bytes = inflight_.mmap_size_bytes;
+  const auto from = Mapping::map(inflight_fd_.get(), inflight_.mmap_offset_bytes, bytes);
+  if (!from) return std::unexpected(from.error());
+  auto file = make_sealed_memory("vhost-inflight", bytes);
+  if (!file) return std::unexpected(file.error());
+  const auto to = Mapping::map(file->get(), 0, bytes);
+  if (!to) return std::unexpected(to.error());
+  std::ranges::copy(from->bytes(), to->bytes().begin());
+  inflight_fd_ = std::move(*file);
+  inflight_.mmap_offset_bytes = 0;
+  return {};
 }
 
 Result<std::vector<std::byte>> Device::read_config(std::uint32_t offset_bytes,

@@ -311,6 +311,18 @@ void PackedRing::unpop(std::uint16_t id) {
   view_.take_back(id);
 }
 
+/// What the device did for them so far it may have written: the log is told.
+void PackedRing::leave() {
+  assert(next_used_ == shown_used_);
+  for (std::uint16_t id = 0; id < setup_.size; ++id) {
+    if (held_[id].origin() == Origin::not_in_flight) continue;
+    held_[id] = Held();
+    --in_flight_;
+    view_.give_back(id);
+  }
+  view_.settle();
+}
+
 /// So many from `first` on were written. Which of them, is not known any more.
 void PackedRing::log_shown(PackedPosition first, std::uint32_t slots) {
   if (!setup_.log_used) return;

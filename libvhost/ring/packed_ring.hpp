@@ -55,6 +55,7 @@ class PackedRing {
   [[nodiscard]] std::size_t pop_singles(std::span<Single> to);
   void unpop(std::uint16_t id);
   void look_ahead(std::uint16_t chains);
+  void leave();
   void push(std::uint16_t id, std::uint32_t written_bytes);
   [[nodiscard]] Notify publish();
   [[nodiscard]] bool arm_kick();

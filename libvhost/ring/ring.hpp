@@ -20,6 +20,9 @@ namespace vhost {
 ///               as if it had never been popped. For several, newest first
 ///   look_ahead  has the descriptors of the next `chains` brought into the cache: they come from
 ///               another CPU, and waiting for them one by one is what a burst costs most
+///   leave       gives up all chains in flight, and pushes none: the inflight section has them, for
+///               whoever starts the ring next. Only where everything pushed was published, and
+///               nothing but base() may follow
 ///   push        gives a chain back with `written` bytes in it; the driver does not see it yet
 ///   publish     shows all that was pushed, and says whether the driver wants a call for it
 ///   arm_kick    asks for a kick at the next chain; true if there is one already: do not sleep
@@ -38,6 +41,7 @@ concept Ring =
       { ring.pop_singles(singles) } -> std::same_as<std::size_t>;
       { ring.unpop(head) } -> std::same_as<void>;
       { ring.look_ahead(head) } -> std::same_as<void>;
+      { ring.leave() } -> std::same_as<void>;
       { ring.push(head, written) } -> std::same_as<void>;
       { ring.publish() } -> std::same_as<Notify>;
       { ring.arm_kick() } -> std::same_as<bool>;

@@ -262,6 +262,18 @@ void SplitRing::unpop(std::uint16_t head) {
   view_.take_back(head);
 }
 
+/// What the device did for them so far it may have written: the log is told.
+void SplitRing::leave() {
+  assert(next_used_ == shown_used_);
+  for (std::uint16_t head = 0; head < layout_.size; ++head) {
+    if (head_in_flight_[head] == Origin::not_in_flight) continue;
+    head_in_flight_[head] = Origin::not_in_flight;
+    --in_flight_;
+    view_.give_back(head);
+  }
+  view_.settle();
+}
+
 /// Bytes of the used ring were written.
 void SplitRing::log_used(std::size_t offset, std::size_t bytes) {
   if (!setup_.log_used) return;

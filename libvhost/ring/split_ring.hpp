@@ -61,6 +61,7 @@ class SplitRing {
   /// `head` as pop() gave it: the driver may have written another in its place since.
   void unpop(std::uint16_t head);
   void look_ahead(std::uint16_t chains);
+  void leave();
   void push(std::uint16_t head, std::uint32_t written_bytes);
   [[nodiscard]] Notify publish();
   [[nodiscard]] bool arm_kick();

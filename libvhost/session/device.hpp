@@ -17,7 +17,8 @@ struct StartedRing {
   std::shared_ptr<const EventFd> kick;   ///< null: the driver never kicks, poll
   std::shared_ptr<const EventFd> call;   ///< null: the driver is never called
   std::shared_ptr<const EventFd> error;  ///< null: nobody wants to know that the ring broke
-  bool discard = false;  ///< it is disabled: take what comes, and do nothing with it
+  bool discard = false;    ///< it is disabled: take what comes, and do nothing with it
+  bool owed_only = false;  ///< take nothing but what AnyRing::owes(); stop_ring() comes next
 };
 
 /// Whether something that requests in flight may be using goes away.
@@ -85,6 +86,13 @@ class Device {
   /// Takes no more chains from it, gives back all that are in flight, and hands it back.
   /// An error: the process is told to end and does not wait; the ring stays with the device.
   [[nodiscard]] virtual Result<AnyRing> stop_ring(std::uint16_t index) = 0;
+  /// As stop_ring(), for a ring with an inflight section, but need not end what is in flight: what
+  /// the device suspends instead, AnyRing::leave() has left in flight, for whoever starts the ring
+  /// next. When this returns, nothing of it touches the guest's memory or the storage any more.
+  /// Called only if the device names GET_VRING_BASE_INFLIGHT among its protocol features.
+  [[nodiscard]] virtual Result<AnyRing> suspend_ring(std::uint16_t index) {
+    return stop_ring(index);
+  }
   /// Another call descriptor for a running ring; the old one stays open until this returns. The
   /// driver is called once on it, because a call on the old one may have been lost.
   virtual void set_call(std::uint16_t index, std::shared_ptr<const EventFd> call) = 0;

@@ -70,6 +70,14 @@ Result<void> DeviceState::set_protocol_features(std::uint64_t features) {
     return refuse("the front-end accepts protocol features that were not offered: " +
                   hex(features & ~protocol_offered_));
   }
+  if (has(features, protocol_feature::get_vring_base_inflight) &&
+      !has(features, protocol_feature::inflight_shmfd)) {
+    return refuse("GET_VRING_BASE_INFLIGHT is accepted without INFLIGHT_SHMFD");
+  }
+  if (has(features, protocol_feature::get_vring_base_skip_drain) &&
+      !has(features, protocol_feature::get_vring_base_inflight)) {
+    return refuse("GET_VRING_BASE_SKIP_DRAIN is accepted without GET_VRING_BASE_INFLIGHT");
+  }
   protocol_accepted_ = features;
   return {};
 }

@@ -40,6 +40,7 @@ struct VringConfig {
   bool running = false;     ///< enabled, or to be discarded
   bool discarding = false;  ///< of the two, it runs to be discarded
   bool cut_off = false;     ///< disabled while it ran, and not enabled or told to stop since
+  bool suspended = false;   ///< disabled, with requests left in its inflight section, perhaps
   bool parked = false;      ///< it was broken when it stopped; until it is told to go on
   Kick kick_mode = Kick::none;
   std::shared_ptr<const EventFd> kick;
@@ -69,7 +70,8 @@ class DeviceState {
   /// Those that a device may add. What else it names is not offered: nobody would serve it.
   static constexpr std::uint64_t device_protocol_features =
       bit(protocol_feature::rarp) | bit(protocol_feature::mtu) | bit(protocol_feature::config) |
-      bit(protocol_feature::inflight_shmfd);
+      bit(protocol_feature::inflight_shmfd) | bit(protocol_feature::get_vring_base_inflight) |
+      bit(protocol_feature::get_vring_base_skip_drain);
 
   /// `extra_protocol_features` are offered as they are.
   DeviceState(std::uint64_t features, std::uint64_t protocol_features, std::uint16_t max_queues,

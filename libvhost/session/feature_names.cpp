@@ -38,7 +38,9 @@ constexpr std::array protocol_names{
     Name{protocol_feature::reset_device, "RESET_DEVICE"},
     Name{protocol_feature::configure_mem_slots, "CONFIGURE_MEM_SLOTS"},
     Name{protocol_feature::status, "STATUS"},
+    Name{protocol_feature::get_vring_base_inflight, "GET_VRING_BASE_INFLIGHT"},
     Name{protocol_feature::gpa_addresses, "GPA_ADDRESSES"},
+    Name{protocol_feature::get_vring_base_skip_drain, "GET_VRING_BASE_SKIP_DRAIN"},
 };
 
 std::vector<std::string> names_of(std::uint64_t features, unsigned first,

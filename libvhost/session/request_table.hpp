@@ -80,6 +80,7 @@ inline constexpr std::array request_table{
   RequestRule{Request::rem_mem_reg,            "REM_MEM_REG",            40, 40,                  0, 1, false, needs(protocol_feature::configure_mem_slots), WhileRunning::yes},
   RequestRule{Request::set_status,             "SET_STATUS",             8, 8,                    0, 0, false, needs(protocol_feature::status),            WhileRunning::yes},
   RequestRule{Request::get_status,             "GET_STATUS",             0, 0,                    0, 0, true,  needs(protocol_feature::status),            WhileRunning::yes},
+  RequestRule{Request::get_vring_base_skip_drain, "GET_VRING_BASE_SKIP_DRAIN", 8, 8,              0, 0, true,  needs(protocol_feature::get_vring_base_skip_drain), WhileRunning::yes},
 };
 // clang-format on
 

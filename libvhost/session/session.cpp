@@ -157,7 +157,10 @@ Result<void> Session::settle(std::uint16_t index) {
   const VringConfig& ring = state_.rings()[index];
   const bool enabled = state_.enabled(index);
   if (ring.running && ring.discarding == enabled) {
-    if (auto stopped = stop(index); !stopped) return stopped;
+    const bool may_stay =
+        !enabled && state_.protocol_has(protocol_feature::get_vring_base_inflight);
+    const auto stopped = stop(index, may_stay ? InFlight::may_stay : InFlight::ends);
+    if (!stopped) return stopped;
   }
   if (ring.running || !may_run(index)) return {};
   if (translates()) iommu_->begin(index);
@@ -195,7 +198,7 @@ void Session::rest_if_idle() {
   begun_ = state_.any_running();
 }
 
-void Session::start(std::uint16_t index) {
+void Session::start(std::uint16_t index, bool owed_only) {
   if (doomed_ || !begin()) return;
   VringConfig& config = state_.rings()[index];
   auto ring = make_ring(index);
@@ -207,22 +210,24 @@ void Session::start(std::uint16_t index) {
     return;
   }
   config.running = true;
-  config.discarding = !state_.enabled(index);
-  device_.start_ring(index,
-                     {std::move(*ring), config.kick, config.call, config.error, config.discarding});
+  config.discarding = !owed_only && !state_.enabled(index);
+  device_.start_ring(index, {std::move(*ring), config.kick, config.call, config.error,
+                             config.discarding, owed_only});
 }
 
-Result<void> Session::stop(std::uint16_t index) {
+Result<void> Session::stop(std::uint16_t index, InFlight requests) {
   if (!state_.rings()[index].running) {
     if (iommu_) iommu_->end(index);
     return {};
   }
-  const auto ring = device_.stop_ring(index);
+  const bool suspends = requests == InFlight::may_stay && has_inflight_section(index);
+  const auto ring = suspends ? device_.suspend_ring(index) : device_.stop_ring(index);
   if (!ring) {
     state_.rings()[index].running = false;
     return pass_on(ring);
   }
   if (iommu_) iommu_->end(index);
+  state_.rings()[index].suspended = suspends;
   state_.stopped(index, std::visit([](const auto& r) { return r.base(); }, *ring));
   // What is in it cannot be discarded either; it would only break again.
   if (std::visit([](const auto& r) { return r.is_broken(); }, *ring)) {
@@ -230,6 +235,15 @@ Result<void> Session::stop(std::uint16_t index) {
     state_.rings()[index].parked = true;
   }
   return {};
+}
+
+/// What may have been left in flight by a disable ends now, if the ring can still run.
+Result<void> Session::end_suspended(std::uint16_t index) {
+  const VringConfig& ring = state_.rings()[index];
+  if (!ring.suspended || ring.parked || memory_->size() == 0 || !state_.complete(index)) return {};
+  if (translates()) iommu_->begin(index);
+  start(index, true);
+  return stop(index);
 }
 
 /// To start them again.

@@ -23,9 +23,13 @@
  * that; otherwise there is no way to tell it, and the connection ends with one log line.
  *
  * Whether a ring runs follows from the state: after each message that could matter, settle()
- * starts what may run and stops what may not. A ring whose areas are not in the shared memory
- * (yet) does not start; it is tried again when the memory, the ring or its enable changes. Where an
- * IOMMU translates, its areas are asked for, and it starts when they are known.
+ * starts what may run and stops what may not. A ring whose areas are not in the shared memory (yet)
+ * does not start; it is tried again when the memory, the ring or its enable changes. Where an IOMMU
+ * translates, its areas are asked for, and it starts when they are known.
+ *
+ * Whether requests may be left in flight only the last message of a stop says, and front-ends
+ * disable the ring before it. So where that may be, a disable leaves them, and a GET_VRING_BASE
+ * that does not want it has them carried out.
  *
  * Thread: the control thread.
  */
@@ -108,7 +112,7 @@ class Session {
   [[nodiscard]] Result<void> settle_log();
   [[nodiscard]] Answer get_config(const Message& message);
   [[nodiscard]] Answer set_config(const Message& message);
-  [[nodiscard]] Answer get_vring_base(const VringState& request);
+  [[nodiscard]] Answer get_vring_base(const RequestRule& rule, const VringState& request);
   [[nodiscard]] Answer set_vring_fd(const RequestRule& rule, Message& message);
   [[nodiscard]] Result<void> set_protocol_features(std::uint64_t features);
   [[nodiscard]] Answer set_mem_table(Message& message);
@@ -127,14 +131,21 @@ class Session {
   [[nodiscard]] Result<void> settle(std::uint16_t index);
   [[nodiscard]] Result<void> settle_all();
   [[nodiscard]] bool may_run(std::uint16_t index) const;
-  void start(std::uint16_t index);
+  void start(std::uint16_t index, bool owed_only = false);
   [[nodiscard]] bool begin();
   void rest_if_idle();
   void wake(std::uint16_t index);
   [[nodiscard]] Result<void> settle_iommu();
   [[nodiscard]] Result<void> adopt_translated(std::shared_ptr<const MemoryMap> memory);
   [[nodiscard]] bool translates() const { return memory_->iotlb() != nullptr; }
-  [[nodiscard]] Result<void> stop(std::uint16_t index);
+  /// What becomes of the requests in flight on a ring that stops: they end, or they may be left in
+  /// the inflight region for the next start.
+  enum class InFlight : bool { ends, may_stay };
+  [[nodiscard]] Result<void> stop(std::uint16_t index, InFlight requests = InFlight::ends);
+  [[nodiscard]] Result<void> end_suspended(std::uint16_t index);
+  [[nodiscard]] bool has_inflight_section(std::uint16_t index) const {
+    return inflight_ && index < inflight_description_.queues;
+  }
   [[nodiscard]] Result<void> pause_all();
   [[nodiscard]] Result<void> stop_all();
   [[nodiscard]] Result<AnyRing> make_ring(std::uint16_t index) const;

@@ -21,7 +21,9 @@ Session::Answer Session::dispatch_vring(const RequestRule& rule, Message& messag
     case Request::set_vring_kick:
     case Request::set_vring_call:
     case Request::set_vring_err: return set_vring_fd(rule, message);
-    case Request::get_vring_base: return get_vring_base(payload_as<VringState>(message));
+    case Request::get_vring_base:
+    case Request::get_vring_base_skip_drain:
+      return get_vring_base(rule, payload_as<VringState>(message));
     default: {
       const auto request = payload_as<VringState>(message);
       index = request.index;
@@ -70,10 +72,17 @@ Session::Answer Session::set_vring_fd(const RequestRule& rule, Message& message)
   return std::nullopt;
 }
 
-Session::Answer Session::get_vring_base(const VringState& request) {
+/// With GET_VRING_BASE_SKIP_DRAIN the front-end says of each stop whether requests may be left in
+/// flight; with GET_VRING_BASE_INFLIGHT alone they may be left at each.
+Session::Answer Session::get_vring_base(const RequestRule& rule, const VringState& request) {
   const auto index = state_.ring_index(request.index);
   if (!index) return pass_on(index);
-  if (const auto stopped = stop(*index); !stopped) return pass_on(stopped);
+  const bool always = state_.protocol_has(protocol_feature::get_vring_base_inflight) &&
+                      !state_.protocol_has(protocol_feature::get_vring_base_skip_drain);
+  const bool may_stay = always || rule.request == Request::get_vring_base_skip_drain;
+  auto stopped = stop(*index, may_stay ? InFlight::may_stay : InFlight::ends);
+  if (stopped && !may_stay) stopped = end_suspended(*index);
+  if (!stopped) return pass_on(stopped);
   VringConfig& ring = state_.rings()[*index];
   ring.kick_mode = Kick::none;
   ring.kick = nullptr;
@@ -210,7 +219,7 @@ Session::Answer Session::set_inflight(const InflightDescription& request, const 
 Result<AnyRing> Session::make_ring(std::uint16_t index) const {
   RingSetup setup = state_.setup_of(index);
   if (translates()) setup.ledger = iommu_->ledger(index);
-  if (!inflight_ || index >= inflight_description_.queues) {
+  if (!has_inflight_section(index)) {
     if (setup.packed) return PackedRing::create(setup, memory_);
     return SplitRing::create(setup, memory_);
   }

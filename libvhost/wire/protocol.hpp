@@ -49,6 +49,7 @@ enum class Request : std::uint32_t {
   rem_mem_reg = 38,
   set_status = 39,
   get_status = 40,
+  get_vring_base_skip_drain = 45,
 };
 
 /// Messages to the front-end, on the back-end channel ("Back-end message types").
@@ -102,7 +103,9 @@ inline constexpr unsigned inflight_shmfd = 12;
 inline constexpr unsigned reset_device = 13;
 inline constexpr unsigned configure_mem_slots = 15;
 inline constexpr unsigned status = 16;
+inline constexpr unsigned get_vring_base_inflight = 20;
 inline constexpr unsigned gpa_addresses = 21;
+inline constexpr unsigned get_vring_base_skip_drain = 23;
 }  // namespace protocol_feature
 
 [[nodiscard]] constexpr std::uint64_t bit(unsigned number) {
@@ -112,7 +115,8 @@ inline constexpr unsigned gpa_addresses = 21;
   return (features & bit(number)) != 0;
 }
 
-/// SET_VRING_NUM, _BASE, _ENABLE and both directions of GET_VRING_BASE.
+/// SET_VRING_NUM, _BASE, _ENABLE and both directions of GET_VRING_BASE, with or without
+/// _SKIP_DRAIN.
 struct VringState {
   std::uint32_t index;
   std::uint32_t value;

@@ -65,11 +65,18 @@ class FakeDevice : public Device {
   void start_ring(std::uint16_t index, StartedRing ring) override {
     started_before_begin |= !begun;
     ++starts[index];
+    if (ring.owed_only && !ring.discard) ++starts_to_end[index];
     running.emplace(index, std::move(ring));
   }
   [[nodiscard]] Result<AnyRing> stop_ring(std::uint16_t index) override {
     ++stops[index];
     auto ring = running.extract(index);
+    return std::move(ring.mapped().ring);
+  }
+  [[nodiscard]] Result<AnyRing> suspend_ring(std::uint16_t index) override {
+    ++suspends[index];
+    auto ring = running.extract(index);
+    std::visit([](auto& one) { one.leave(); }, ring.mapped().ring);
     return std::move(ring.mapped().ring);
   }
   void set_call(std::uint16_t index, std::shared_ptr<const EventFd> call) override {
@@ -105,7 +112,7 @@ class FakeDevice : public Device {
   bool started_before_begin = false;
   bool rested_while_running = false;
   bool whole = true;  ///< no ring was lost by a move
-  std::map<std::uint16_t, int> starts, stops;
+  std::map<std::uint16_t, int> starts, starts_to_end, stops, suspends;
   std::map<std::uint16_t, StartedRing> running;
   std::vector<Drain> moves;
 };

@@ -1,11 +1,7 @@
 // kill -9 with requests in flight: a successor finishes what was begun, once.
-#include <sys/mman.h>
-
-#include <cstring>
-
-#include "libvhost/memory/inflight.hpp"
 #include "tests/integration/fixture.hpp"
 #include "tests/integration/layout.hpp"
+#include "tests/integration/marked.hpp"
 
 namespace integration {
 namespace {
@@ -15,35 +11,6 @@ class Crash : public Served, public ::testing::WithParamInterface<bool> {
   /// On rings of the layout under test.
   static BlkOptions laid_out(BlkOptions options = {}) {
     return GetParam() ? packed(std::move(options)) : options;
-  }
-  /// The mark of one entry of a section, in the layout under test.
-  template <class Header, class Entry>
-  static std::size_t mark(const std::byte* section, std::uint16_t index) {
-    Entry entry{};
-    std::memcpy(&entry, section + sizeof(Header) + index * sizeof entry, sizeof entry);
-    return entry.inflight;
-  }
-  /// Requests that the kept inflight region says were begun and not finished.
-  static std::size_t marked(Guest& disk) {
-    const auto& described = disk->device().inflight();
-    const std::size_t bytes = described.mmap_size_bytes;
-    void* const mapped = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, disk->device().inflight_fd(),
-                                static_cast<off_t>(described.mmap_offset_bytes));
-    if (mapped == MAP_FAILED) throw std::runtime_error("cannot map the inflight region");
-    std::size_t count = 0;
-    for (std::uint16_t queue = 0; queue < described.queues; ++queue) {
-      const auto size = described.queue_size;
-      const auto* section = static_cast<const std::byte*>(mapped) +
-                            queue * (GetParam() ? vhost::packed_inflight_section_bytes(size)
-                                                : vhost::inflight_section_bytes(size));
-      for (std::uint16_t index = 0; index < size; ++index) {
-        count += GetParam()
-                     ? mark<vhost::PackedInflightHeader, vhost::PackedInflightEntry>(section, index)
-                     : mark<vhost::InflightHeader, vhost::InflightEntry>(section, index);
-      }
-    }
-    ::munmap(mapped, bytes);
-    return count;
   }
   /// Twenty deaths; returns how many requests were in the middle of it, all together.
   std::size_t die_and_go_on(Guest& disk, std::vector<Load*> loads, const Strings& flags = {}) {

@@ -1,5 +1,7 @@
 #include "backends/blk/queue.hpp"
 
+#include <gmock/gmock.h>
+
 #include "tests/unit/blk/queue_fixture.hpp"
 
 namespace blk {
@@ -253,6 +255,73 @@ TEST_F(QueueTest, ChecksAgainstTheSizeAfterAResize) {
   (void)guest_.read(64);
   (void)take(queue);
   EXPECT_EQ(engine_.starts, 1u);
+}
+
+// ---------------------------------------------------------------- requests that are left in flight
+
+class SuspendedQueueTest : public QueueTest {
+ protected:
+  SuspendedQueueTest() {
+    auto made = vhost::make_inflight_region(1, 16);
+    auto mapped = vhost::Mapping::map(made->file.get(), 0, made->description.mmap_size_bytes);
+    region_ = std::make_shared<const vhost::Mapping>(std::move(*mapped));
+  }
+  Queue make() { return QueueTest::make({region_, region_->bytes(), 16}); }
+
+  std::shared_ptr<const vhost::Mapping> region_;
+};
+
+TEST_F(SuspendedQueueTest, HandsOutWhatIsInFlightAndTakesNothingMore) {
+  Queue queue = make();
+  for (int i = 0; i < 3; ++i) (void)guest_.read(0);
+  ASSERT_EQ(take(queue), 3u);
+  Slot* const done = engine_.started[1];
+  queue.finish(*done, Status::ok, now_ns_);
+  EXPECT_THAT(queue.suspend(),
+              testing::UnorderedElementsAre(engine_.started[0], engine_.started[2]));
+  (void)guest_.read(0);
+  EXPECT_EQ(take(queue), 0u);
+  EXPECT_FALSE(queue.arm_kick());
+  (void)queue.publish();
+  queue.leave();
+  EXPECT_TRUE(queue.quiet());
+  EXPECT_EQ(stats_.in_flight.load(), 0u);
+  EXPECT_EQ(guest_.take_all(), 1u);
+}
+
+TEST_F(SuspendedQueueTest, DoesNotTakeWhatAPredecessorOwed) {
+  Queue first = make();
+  (void)guest_.read(0);
+  ASSERT_EQ(take(first), 1u);
+  (void)first.suspend();
+  first.leave();
+  Queue second = make();
+  EXPECT_TRUE(second.suspend().empty());
+  EXPECT_EQ(take(second), 0u);
+  EXPECT_FALSE(second.arm_kick()) << "there is nothing to stay awake for";
+  second.leave();
+  Queue third = make();
+  EXPECT_EQ(take(third), 1u);
+}
+
+TEST_F(SuspendedQueueTest, ThatIsMadeToEndTakesOnlyWhatWasLeft) {
+  Queue first = make();
+  (void)guest_.read(0);
+  ASSERT_EQ(take(first), 1u);
+  (void)first.suspend();
+  first.leave();
+  engine_.started.clear();
+  (void)guest_.read(0);
+  auto ring = vhost::SplitRing::create(guest_.driver().setup(), memory_.map(),
+                                       {region_, region_->bytes(), 16});
+  Queue second(3, {std::move(*ring), kick_.shared(), call_.shared(), error_.shared(), false, true},
+               disk_, stats_);
+  EXPECT_FALSE(second.drained());
+  EXPECT_EQ(take(second), 1u);
+  finish_all(second);
+  (void)second.publish();
+  EXPECT_TRUE(second.drained());
+  EXPECT_EQ(take(second), 0u);
 }
 
 }  // namespace

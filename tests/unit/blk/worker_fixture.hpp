@@ -1,5 +1,6 @@
 #pragma once
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
@@ -30,6 +31,12 @@ class SlowStorage {
     const std::array<std::byte, 512> sector{};
     EXPECT_EQ(::write(answers_.get(), sector.data(), sector.size()), 512);
   }
+  /// Bytes that no read has taken.
+  [[nodiscard]] int unread() const {
+    int bytes = 0;
+    EXPECT_EQ(::ioctl(image_->file.get(), FIONREAD, &bytes), 0);
+    return bytes;
+  }
 
  private:
   std::shared_ptr<Image> image_ = std::make_shared<Image>();
@@ -43,9 +50,19 @@ struct GuestsEnd {
 
   [[nodiscard]] vhost::StartedRing ring(const std::shared_ptr<const vhost::MemoryMap>& map,
                                         std::uint32_t base = 0) const {
-    auto made = vhost::SplitRing::create(setup(base), map);
+    auto made = vhost::SplitRing::create(setup(base), map, section());
     if (!made) ADD_FAILURE() << made.error().what;
     return {std::move(*made), polled ? nullptr : kick.shared(), call.shared(), error.shared()};
+  }
+  [[nodiscard]] vhost::InflightSection section() const {
+    if (!region) return {};
+    return {region, region->bytes(), 64};
+  }
+  /// From the next ring() on its requests in flight are kept.
+  void keep_inflight() {
+    auto made = vhost::make_inflight_region(1, 64);
+    auto mapped = vhost::Mapping::map(made->file.get(), 0, made->description.mmap_size_bytes);
+    region = std::make_shared<const vhost::Mapping>(std::move(*mapped));
   }
   [[nodiscard]] vhost::RingSetup setup(std::uint32_t base) const {
     return const_cast<GuestQueue&>(guest).driver().setup(base);
@@ -75,6 +92,7 @@ struct GuestsEnd {
 
   GuestQueue guest;
   std::uint16_t index;
+  std::shared_ptr<const vhost::Mapping> region;
   bool polled = false;
   std::size_t done = 0;
   Event kick, call, error;
@@ -101,9 +119,16 @@ class WorkerTest : public testing::Test {
     EXPECT_TRUE(worker.post([&] { worker.add(std::move(queue)); }));
   }
   std::uint32_t remove(Worker& worker, const GuestsEnd& end) {
+    return take_back(worker, end, &Worker::remove);
+  }
+  std::uint32_t suspend(Worker& worker, const GuestsEnd& end) {
+    return take_back(worker, end, &Worker::suspend);
+  }
+  std::uint32_t take_back(Worker& worker, const GuestsEnd& end,
+                          vhost::AnyRing (Worker::*how)(std::uint16_t)) {
     std::uint32_t base = 0;
     EXPECT_TRUE(worker.post([&] {
-      auto ring = worker.remove(end.index);
+      auto ring = (worker.*how)(end.index);
       base = std::get<vhost::SplitRing>(ring).base();
       EXPECT_EQ(std::get<vhost::SplitRing>(ring).in_flight(), 0u);
     }));

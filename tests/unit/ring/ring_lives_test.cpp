@@ -6,7 +6,8 @@
 #include "tests/unit/ring/translated_ring.hpp"
 
 /* An honest driver against one device after another: each works for a while with all of the ring's
- * verbs, and then ends as it should, with its base handed over, or is killed. The model is a list
+ * verbs, and then ends as it should, with its base handed over, leaves in flight what it has, or is
+ * killed. The model is a list
  * of chains in the order in which the next pops must give them. */
 namespace vhost::tests {
 namespace {
@@ -20,7 +21,7 @@ struct Lent {
 struct Habits {
   bool event_idx = false;
   bool indirect = false;
-  bool region = false;  // an inflight section, so that the device may be killed
+  bool region = false;  // an inflight section, so that the device need not end as it should
 };
 
 template <class Driver>
@@ -49,12 +50,16 @@ class LivesModel : public RingTest<Driver> {
         ASSERT_NO_FATAL_FAILURE(step(ring));
         ASSERT_EQ(ring.in_flight(), popped_.size());
       }
-      if (habits_.region && random_() % 2 == 0) {
-        is_killed();
-        base = this->driver_.base_after_crash();
-      } else {
-        ASSERT_NO_FATAL_FAILURE(end(ring));
-        base = ring.base();
+      switch (habits_.region ? random_() % 3 : 0) {
+        case 0:
+          ASSERT_NO_FATAL_FAILURE(end(ring));
+          base = ring.base();
+          break;
+        case 1:
+          ASSERT_NO_FATAL_FAILURE(leave(ring));
+          base = random_() % 2 == 0 ? ring.base() : this->driver_.base_after_crash();
+          break;
+        default: is_killed(); base = this->driver_.base_after_crash();
       }
     }
     EXPECT_GT(served, static_cast<std::size_t>(lives));
@@ -208,6 +213,12 @@ class LivesModel : public RingTest<Driver> {
     while (!popped_.empty()) push(ring);
     publish(ring);
     forget();
+  }
+  void leave(Ring& ring) {
+    publish(ring);
+    ring.leave();
+    ASSERT_EQ(ring.in_flight(), 0U);
+    is_killed();
   }
   void is_killed() {
     std::vector<Lent> owed(popped_);

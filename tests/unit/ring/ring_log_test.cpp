@@ -75,6 +75,16 @@ TYPED_TEST(RingLogTest, MarksNothingForAChainThatWasTakenBack) {
   EXPECT_EQ(this->pages_.take(), pages_of(data_at, 1));
 }
 
+/// Half of an answer may be in it.
+TYPED_TEST(RingLogTest, MarksWhatIsLeftInFlight) {
+  auto ring = this->make_logged(false);
+  this->driver_.add({{data_at, 1}, {data_at + page, page, true}});
+  this->driver_.add({{data_at + 5 * page, 1, true}});
+  this->pop_and_fill(ring);
+  ring.leave();
+  EXPECT_EQ(this->pages_.take(), pages_of(data_at + page, page)) << "not what was not popped";
+}
+
 /// What a migration that failed leaves behind.
 TYPED_TEST(RingLogTest, MarksNothingOnceTheLogIsTakenAwayAndAllWhenItIsBack) {
   auto ring = this->make_logged();

@@ -221,16 +221,29 @@ class PlainDevice : public FakeDevice {
   }
   Result<void> set_mtu(std::uint64_t bytes) override { return Device::set_mtu(bytes); }
   Result<void> announce(std::array<std::byte, 6> mac) override { return Device::announce(mac); }
+  Result<AnyRing> suspend_ring(std::uint16_t index) override { return Device::suspend_ring(index); }
 };
 
 TEST(SessionPlainDevice, HasAConfigurationAndNoNetwork) {
   PlainDevice device;
   FakeFrontend frontend(device);
-  frontend.negotiate();
-  EXPECT_EQ(frontend.session().info().protocol_features, FakeFrontend::usual_protocol_features);
+  const std::uint64_t protocol =
+      FakeFrontend::usual_protocol_features & ~(bit(protocol_feature::get_vring_base_inflight) |
+                                                bit(protocol_feature::get_vring_base_skip_drain));
+  frontend.negotiate(FakeFrontend::usual_features, protocol);
+  EXPECT_EQ(frontend.session().info().protocol_features, protocol);
   EXPECT_EQ(frontend.ask<std::uint64_t>(Request::get_queue_num), FakeDevice::queues);
   EXPECT_EQ(frontend.tell(Request::net_set_mtu, std::uint64_t{1400}), Outcome::refused);
   EXPECT_EQ(frontend.tell(Request::send_rarp, std::uint64_t{0}), Outcome::refused);
+}
+
+TEST(SessionPlainDevice, EndsWhatIsInFlightWhereOthersLeaveIt) {
+  GuestMemory memory;
+  FakeSplitDriver driver(memory);
+  PlainDevice device;
+  device.start_ring(0, {std::move(*SplitRing::create(driver.setup(), memory.map())), {}, {}, {}});
+  EXPECT_TRUE(device.suspend_ring(0));
+  EXPECT_EQ(device.stops[0], 1);
 }
 
 // ---------------------------------------------------------------- the back-end's channel
