@@ -16,7 +16,14 @@ ROOMS = {
     "libvhost/frontend": ["libvhost/wire", "libvhost/memory", "libvhost/ring"],
     "common": ["libvhost"],
     "backends/blk": ["libvhost", "common"],
-    "backends/net": ["libvhost", "common"],
+    "backends/net/frame": ["libvhost", "common"],
+    "backends/net/eal": ["libvhost", "common"],
+    "backends/net/forwarding": ["libvhost", "common", "backends/net/frame", "backends/net/eal"],
+    "backends/net/guest": [
+        "libvhost", "common", "backends/net/frame", "backends/net/forwarding"],
+    "backends/net/uplink": [
+        "libvhost", "common", "backends/net/frame", "backends/net/forwarding", "backends/net/eal"],
+    "backends/net/daemon": ["libvhost", "common", "backends/net"],
     "tools": ["libvhost", "common"],
     "examples": ["libvhost"],
 }
@@ -24,7 +31,7 @@ ROOMS = {
 FOREIGN = {
     r"spdlog/|fmt/|CLI/|nlohmann/": ["common", "backends", "tools"],
     r"liburing": ["backends/blk", "tools"],
-    r"rte_": ["backends/net"],
+    r"rte_": ["backends/net/eal", "backends/net/forwarding", "backends/net/uplink"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 

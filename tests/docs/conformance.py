@@ -137,8 +137,8 @@ def name_complaints() -> list[str]:
                                 constants("libvhost/wire/protocol.hpp", "namespace feature {"))),
             (BLK, spelled("backends/blk/stats_document.cpp", "feature",
                           constants("backends/blk/virtio_blk.hpp", "namespace feature {"))),
-            (NET, spelled("backends/net/stats_document.cpp", "feature",
-                          constants("backends/net/virtio_net.hpp", "namespace feature {")))):
+            (NET, spelled("backends/net/daemon/stats_document.cpp", "feature",
+                          constants("backends/net/frame/virtio_net.hpp", "namespace feature {")))):
         if not names:
             complaints.append(f"{table}: the source has no names")
         for number, name in names.items():
@@ -252,7 +252,7 @@ def message_complaints() -> list[str]:
     sent[backend_requests()["config_change"]] = Claim(frozenset(
         program for program in WHO["both"]
         if any("notify_config_change" in path.read_text()
-               for path in (TOP / "backends" / program).glob("*.cpp"))))
+               for path in (TOP / "backends" / program).rglob("*.cpp"))))
     complaints += [f"{row.place}: sent {said(sent.get(row.number, nobody))}"
                    for row in rows(BACK).values() if row.claim != sent.get(row.number, nobody)]
     return complaints

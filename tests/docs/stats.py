@@ -35,7 +35,7 @@ def key_complaints() -> list[str]:
 
 def reason_complaints() -> list[str]:
     """Each reason of a dropped frame has its row, in the order of the source."""
-    header = (TOP / "backends/net/traffic.hpp").read_text()
+    header = (TOP / "backends/net/frame/traffic.hpp").read_text()
     reasons = re.findall(r"^  (\w+),\s*///<", header.split("enum class Drop", 1)[1], re.M)
     rows = [row[0] for row in table_rows(PAGE, "### Drops")[1:]]
     return [] if reasons == rows else [f"{PAGE.name}: the reasons are {reasons}, not {rows}"]

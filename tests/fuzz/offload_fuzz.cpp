@@ -2,7 +2,7 @@
 // nothing.
 #include <memory>
 
-#include "backends/net/segment.hpp"
+#include "backends/net/frame/segment.hpp"
 #include "tests/unit/net/frame_fixture.hpp"
 #include "tests/unit/net/packet_fixture.hpp"
 

@@ -1,4 +1,4 @@
-#include "backends/net/capture.hpp"
+#include "backends/net/forwarding/capture.hpp"
 
 #include <stdlib.h>
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-#include "backends/net/checksum.hpp"
+#include "backends/net/frame/checksum.hpp"
 
 #include <algorithm>
 #include <random>

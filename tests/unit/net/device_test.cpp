@@ -1,4 +1,4 @@
-#include "backends/net/device.hpp"
+#include "backends/net/guest/device.hpp"
 
 #include "tests/unit/net/two_guests.hpp"
 

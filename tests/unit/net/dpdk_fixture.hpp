@@ -9,7 +9,7 @@
 
 #include <gtest/gtest.h>
 
-#include "backends/net/dpdk_queue.hpp"
+#include "backends/net/uplink/dpdk_queue.hpp"
 #include "tests/unit/net/eal_environment.hpp"
 #include "tests/unit/net/tcp_frame.hpp"
 

@@ -1,4 +1,4 @@
-#include "backends/net/dpdk_port.hpp"
+#include "backends/net/uplink/dpdk_port.hpp"
 
 #include <poll.h>
 #include <rte_malloc.h>

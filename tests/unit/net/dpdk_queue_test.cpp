@@ -1,4 +1,4 @@
-#include "backends/net/dpdk_queue.hpp"
+#include "backends/net/uplink/dpdk_queue.hpp"
 
 #include <gtest/gtest.h>
 

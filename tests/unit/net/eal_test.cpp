@@ -1,4 +1,4 @@
-#include "backends/net/eal.hpp"
+#include "backends/net/eal/eal.hpp"
 
 #include <rte_eal.h>
 #include <rte_lcore.h>

@@ -3,8 +3,8 @@
 #include <optional>
 #include <vector>
 
-#include "backends/net/guard.hpp"
-#include "backends/net/vlan.hpp"
+#include "backends/net/forwarding/guard.hpp"
+#include "backends/net/frame/vlan.hpp"
 
 namespace net::tests {
 

@@ -1,7 +1,7 @@
 #pragma once
 #include <vector>
 
-#include "backends/net/sink.hpp"
+#include "backends/net/forwarding/sink.hpp"
 #include "tests/unit/net/frame_fixture.hpp"
 
 namespace net::tests {

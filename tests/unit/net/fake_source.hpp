@@ -3,7 +3,7 @@
 #include <deque>
 #include <vector>
 
-#include "backends/net/source.hpp"
+#include "backends/net/forwarding/source.hpp"
 
 namespace net::tests {
 

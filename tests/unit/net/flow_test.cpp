@@ -1,4 +1,4 @@
-#include "backends/net/flow.hpp"
+#include "backends/net/frame/flow.hpp"
 
 #include <set>
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "backends/net/frame.hpp"
+#include "backends/net/frame/frame.hpp"
 
 namespace net::tests {
 

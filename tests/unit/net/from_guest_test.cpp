@@ -1,4 +1,4 @@
-#include "backends/net/from_guest.hpp"
+#include "backends/net/guest/from_guest.hpp"
 
 #include "tests/unit/net/net_guest.hpp"
 #include "tests/unit/net/tcp_frame.hpp"

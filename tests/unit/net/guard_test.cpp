@@ -1,4 +1,4 @@
-#include "backends/net/guard.hpp"
+#include "backends/net/forwarding/guard.hpp"
 
 #include <gtest/gtest.h>
 

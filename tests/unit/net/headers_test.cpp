@@ -1,4 +1,4 @@
-#include "backends/net/headers.hpp"
+#include "backends/net/frame/headers.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "backends/net/mac_table.hpp"
+#include "backends/net/forwarding/mac_table.hpp"
 
 #include <algorithm>
 #include <thread>

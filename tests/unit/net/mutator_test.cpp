@@ -9,8 +9,8 @@
 #include <random>
 #include <thread>
 
-#include "backends/net/from_guest.hpp"
-#include "backends/net/to_guest.hpp"
+#include "backends/net/guest/from_guest.hpp"
+#include "backends/net/guest/to_guest.hpp"
 #include "libvhost/ring/barrier.hpp"
 #include "tests/unit/net/net_guest.hpp"
 

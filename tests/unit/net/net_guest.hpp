@@ -5,7 +5,7 @@
 
 #include <gtest/gtest.h>
 
-#include "backends/net/virtio_net.hpp"
+#include "backends/net/frame/virtio_net.hpp"
 #include "libvhost/session/device.hpp"
 #include "tests/fakes/event.hpp"
 #include "tests/fakes/fake_driver.hpp"

@@ -1,8 +1,8 @@
-#include "backends/net/offload.hpp"
+#include "backends/net/frame/offload.hpp"
 
 #include <gtest/gtest.h>
 
-#include "backends/net/headers.hpp"
+#include "backends/net/frame/headers.hpp"
 #include "tests/unit/net/frame_fixture.hpp"
 #include "tests/unit/net/packet_fixture.hpp"
 

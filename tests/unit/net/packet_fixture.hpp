@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "backends/net/virtio_net.hpp"
+#include "backends/net/frame/virtio_net.hpp"
 
 /*
  * Packets for the tests of offloads, built byte by byte, and what must become of them, done slowly:

@@ -1,4 +1,4 @@
-#include "backends/net/pci_device.hpp"
+#include "backends/net/uplink/pci_device.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

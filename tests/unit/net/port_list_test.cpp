@@ -1,4 +1,4 @@
-#include "backends/net/port_list.hpp"
+#include "backends/net/daemon/port_list.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "backends/net/port_spec.hpp"
+#include "backends/net/daemon/port_spec.hpp"
 
 #include <unistd.h>
 

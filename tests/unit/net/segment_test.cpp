@@ -1,4 +1,4 @@
-#include "backends/net/segment.hpp"
+#include "backends/net/frame/segment.hpp"
 
 #include <random>
 

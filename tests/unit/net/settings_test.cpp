@@ -1,4 +1,4 @@
-#include "backends/net/settings.hpp"
+#include "backends/net/daemon/settings.hpp"
 
 #include <fstream>
 

@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "backends/net/offload.hpp"
+#include "backends/net/frame/offload.hpp"
 #include "tests/unit/net/frame_fixture.hpp"
 #include "tests/unit/net/packet_fixture.hpp"
 

@@ -1,4 +1,4 @@
-#include "backends/net/stats_document.hpp"
+#include "backends/net/daemon/stats_document.hpp"
 
 #include <unistd.h>
 
@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "backends/net/network.hpp"
+#include "backends/net/daemon/network.hpp"
 
 /* What the document says of a network that has moved nothing; with traffic, the integration tests
  * read it. */

@@ -1,4 +1,4 @@
-#include "backends/net/storm.hpp"
+#include "backends/net/forwarding/storm.hpp"
 
 #include <thread>
 #include <vector>

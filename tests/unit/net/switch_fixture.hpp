@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "backends/net/switch.hpp"
+#include "backends/net/forwarding/switch.hpp"
 #include "common/spin.hpp"
 #include "tests/unit/net/eal_environment.hpp"
 #include "tests/unit/net/ethernet.hpp"

@@ -1,6 +1,6 @@
-#include "backends/net/switch.hpp"
+#include "backends/net/forwarding/switch.hpp"
 
-#include "backends/net/headers.hpp"
+#include "backends/net/frame/headers.hpp"
 #include "tests/unit/net/switch_fixture.hpp"
 #include "tests/unit/net/tcp_frame.hpp"
 

@@ -1,7 +1,7 @@
 // A TAP whose interface is deleted while the daemon has it.
 #include <linux/rtnetlink.h>
 
-#include "backends/net/worker.hpp"
+#include "backends/net/forwarding/worker.hpp"
 #include "tests/fakes/event.hpp"
 #include "tests/unit/net/fake_sink.hpp"
 #include "tests/unit/net/tap_fixture.hpp"

@@ -17,7 +17,7 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 
-#include "backends/net/tap.hpp"
+#include "backends/net/uplink/tap.hpp"
 #include "tests/unit/net/tcp_frame.hpp"
 
 /*

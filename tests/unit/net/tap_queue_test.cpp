@@ -1,4 +1,4 @@
-#include "backends/net/tap_queue.hpp"
+#include "backends/net/uplink/tap_queue.hpp"
 
 #include <fcntl.h>
 #include <poll.h>

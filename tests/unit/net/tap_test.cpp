@@ -1,6 +1,6 @@
 #include <gmock/gmock.h>
 
-#include "backends/net/headers.hpp"
+#include "backends/net/frame/headers.hpp"
 #include "tests/unit/net/tap_fixture.hpp"
 
 namespace net::tests {

@@ -1,4 +1,4 @@
-#include "backends/net/to_guest.hpp"
+#include "backends/net/guest/to_guest.hpp"
 
 #include "tests/unit/net/net_guest.hpp"
 

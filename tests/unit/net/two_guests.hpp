@@ -1,5 +1,5 @@
 #pragma once
-#include "backends/net/device.hpp"
+#include "backends/net/guest/device.hpp"
 #include "tests/unit/net/net_guest.hpp"
 
 namespace net::tests {

@@ -1,4 +1,4 @@
-#include "backends/net/uplink_spec.hpp"
+#include "backends/net/daemon/uplink_spec.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "backends/net/uplink.hpp"
+#include "backends/net/uplink/uplink.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "backends/net/vlan.hpp"
+#include "backends/net/frame/vlan.hpp"
 
 #include <gtest/gtest.h>
 

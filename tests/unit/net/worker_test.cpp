@@ -1,4 +1,4 @@
-#include "backends/net/worker.hpp"
+#include "backends/net/forwarding/worker.hpp"
 
 #include "tests/unit/net/two_guests.hpp"
 
