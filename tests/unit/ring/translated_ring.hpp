@@ -64,13 +64,15 @@ class TranslatedRing {
   }
   void push(std::uint16_t head, std::uint32_t written_bytes) {
     ring_.push(head, written_bytes);
-    pushed_.push_back(head);
+    pages_.end(head);
+  }
+  void leave() {
+    ring_.leave();
+    pages_.end_all();
   }
   Notify publish() {
     pages_.take_some_back();
-    const Notify notify = ring_.publish();
-    for (const std::uint16_t head : std::exchange(pushed_, {})) pages_.end(head);
-    return notify;
+    return ring_.publish();
   }
   bool move_to(std::shared_ptr<const MemoryMap> memory) {
     pages_.move_to(memory);
@@ -141,6 +143,7 @@ class TranslatedRing {
       }
     }
     void end(std::uint16_t head) { uses_.erase(head); }
+    void end_all() { uses_.clear(); }
     /// With the areas translated: a ring that does not find them has lost them.
     void move_to(const std::shared_ptr<const MemoryMap>& memory) {
       memory_ = memory;
@@ -171,7 +174,7 @@ class TranslatedRing {
     std::mt19937 random_{5};
     std::map<std::uint64_t, Access> known_;                  // by the number of the page
     std::map<const std::byte*, std::uint64_t> numbers_;      // by where it is
-    std::map<std::uint16_t, std::set<std::uint64_t>> uses_;  // by head, until it is shown
+    std::map<std::uint16_t, std::set<std::uint64_t>> uses_;  // by head, of those in flight
     std::set<std::uint64_t> areas_;
   };
 
@@ -179,7 +182,6 @@ class TranslatedRing {
 
   Ring ring_;
   Pages pages_;
-  std::vector<std::uint16_t> pushed_;  // and not shown
 };
 
 /// A driver whose addresses are translated, with ring areas that lie on two pages.
