@@ -25,12 +25,12 @@ constexpr std::size_t from_guest = 1;
 
 class NetHostileMemory : public AnyNetHostile {
  protected:
-  /// Both rings of the victim offer descriptors of this memory, and somebody sends to it.
-  void traffic(Station& a, std::uint64_t guest_address, milliseconds time) const {
+  /// Both rings of the victim offer descriptors of this memory, and somebody sends to it. `heads`
+  /// are the victim's, of whom nobody takes back what was offered: none to begin with.
+  void traffic(Station& a, std::vector<std::uint16_t>& heads, std::uint64_t guest_address,
+               milliseconds time) const {
     const auto end = std::chrono::steady_clock::now() + time;
     AnyDriverRing& sends = a->device().queue(from_guest).ring();
-    // Nobody takes back what was offered when this was called before.
-    std::vector<std::uint16_t> heads = sends.outstanding_heads();
     while (heads.size() < ring_size) heads.push_back(place_raw(sends, {{guest_address, 2048}}));
     change_descriptors(a->device().queue(to_guest).ring(),
                        [&](Piece& piece) { piece = {guest_address, 2048, vhost::desc_write}; });
@@ -100,9 +100,10 @@ TEST_P(NetHostileMemory, BuffersThatAreCutAwayUnderTrafficHarmTheirGuestAlone) {
     Station a = victim(small());
     const std::size_t id = must(a->device().add_region(1 << 20));
     const Buffer room = must(a.memory().allocate_in(id, 1 << 16, 4096));
-    traffic(a, room.guest_address, milliseconds(20));
+    std::vector<std::uint16_t> heads;
+    traffic(a, heads, room.guest_address, milliseconds(20));
     ASSERT_EQ(::ftruncate(a.memory().regions()[id]->fd(), 0), 0);
-    traffic(a, room.guest_address, milliseconds(50));
+    traffic(a, heads, room.guest_address, milliseconds(50));
     EXPECT_TRUE(chat->goes_on());
   }
 }
@@ -112,7 +113,8 @@ TEST_P(NetHostileMemory, RingsThatAreCutAwayUnderTrafficHarmTheirGuestAlone) {
     Station a = victim(small());
     const auto& region = *a.memory().regions()[0];
     const auto whole = static_cast<off_t>(region.bytes().size());
-    traffic(a, region.guest_address(), milliseconds(20));
+    std::vector<std::uint16_t> heads;
+    traffic(a, heads, region.guest_address(), milliseconds(20));
     ASSERT_EQ(::ftruncate(region.fd(), 0), 0);
     for (int i = 0; i < 50; ++i) {
       a->device().queue(from_guest).kick();
