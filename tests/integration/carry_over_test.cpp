@@ -1,6 +1,7 @@
 // Requests in flight that a stop leaves: to another daemon, where the guest goes on with a copy of
 // the inflight region, or to the same one.
 #include <algorithm>
+#include <string_view>
 
 #include "tests/integration/fixture.hpp"
 #include "tests/integration/marked.hpp"
@@ -29,6 +30,13 @@ class CarryOver : public Served, public testing::WithParamInterface<Way> {
   /// Direct I/O of one and the page cache of the other keep requests back in different places.
   [[nodiscard]] static Strings flags() {
     return {"--cache", GetParam().cache, "--lock", "running"};
+  }
+
+  /// What waits for a buffer is left in a round or two. What waits for the page cache may be done
+  /// before anybody can stop it.
+  [[nodiscard]] static bool leaves_some() { return GetParam().cache == std::string_view("none"); }
+  [[nodiscard]] static bool go_on(int round, int rounds, std::size_t left) {
+    return round < rounds || (leaves_some() && left == 0 && round < 300);
   }
 
   /// Two queues under load: one with buffers that direct I/O cannot use, and few to replace them.
@@ -80,7 +88,7 @@ TEST_P(CarryOver, RequestsInFlightMoveToAnotherDaemonAndCompleteOnce) {
   Guest disk(socket, options(), 8 * mebi);
   Loads loads(disk);
   std::size_t left = 0;
-  for (int move = 0; move < 12; ++move) {
+  for (int move = 0; go_on(move, 12, left); ++move) {
     loads.stir();
     ::usleep(static_cast<useconds_t>(move * 97 % 500));
     must(disk->device().suspend());
@@ -92,7 +100,7 @@ TEST_P(CarryOver, RequestsInFlightMoveToAnotherDaemonAndCompleteOnce) {
   }
   loads.verify();
   EXPECT_EQ(loads.odd.failed + loads.large.failed, 0U);
-  EXPECT_GT(left, 0U) << "nothing was carried over";
+  EXPECT_TRUE(left > 0 || !leaves_some()) << "nothing was carried over";
 }
 
 TEST_P(CarryOver, RequestsInFlightWaitForTheSameDaemonToGoOn) {
@@ -100,7 +108,7 @@ TEST_P(CarryOver, RequestsInFlightWaitForTheSameDaemonToGoOn) {
   Guest disk(socket, options(), 8 * mebi);
   Loads loads(disk);
   std::size_t left = 0;
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; go_on(round, 20, left); ++round) {
     loads.stir();
     must(disk->device().suspend());
     left += marked(disk);
@@ -113,7 +121,7 @@ TEST_P(CarryOver, RequestsInFlightWaitForTheSameDaemonToGoOn) {
     EXPECT_EQ(marked(disk), 0U);
   }
   loads.verify();
-  EXPECT_GT(left, 0U);
+  EXPECT_TRUE(left > 0 || !leaves_some());
 }
 
 /// Also behind a disable, which does not know yet what kind of stop comes.
@@ -137,7 +145,7 @@ TEST_P(CarryOver, WithoutTheMessageEveryStopMayLeaveRequests) {
   Guest disk(socket, options(vhost::bit(get_vring_base_inflight)));
   Loads loads(disk);
   std::size_t left = 0;
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; go_on(round, 20, left); ++round) {
     loads.stir();
     must(disk->stop());
     left += marked(disk);
@@ -146,7 +154,7 @@ TEST_P(CarryOver, WithoutTheMessageEveryStopMayLeaveRequests) {
     loads.settle();
   }
   loads.verify();
-  EXPECT_GT(left, 0U);
+  EXPECT_TRUE(left > 0 || !leaves_some());
 }
 
 /// A death while they are carried out, of which the region tells as of any.
