@@ -87,6 +87,7 @@ class CrossMachine:
         return self.guest.run(
             "mount /dev/vda /mnt && cd /mnt"
             " && for name in proc sys dev; do mount --bind /$name $name; done"
+            " && mkdir -p dev/shm && mount -t tmpfs shared dev/shm && chmod 666 dev/net/tun"
             " && chroot . /bin/busybox --install -s /bin"
             " && ip link set lo up && uname -srm && echo $(nproc) CPUs"
             " && awk '/^KernelPageSize/ { print \"pages of\", $2, $3; exit }' /proc/self/smaps"
@@ -94,7 +95,8 @@ class CrossMachine:
 
     def run(self, program: Program) -> tuple[Tally, str]:
         """The counts, and the end of what it printed."""
-        settings = " ".join(f"{name}={value}" for name, value in program.environment.items())
+        environment = {"VHOST_TESTS_EMULATED": "1", **program.environment}
+        settings = " ".join(f"{name}={value}" for name, value in environment.items())
         result = self.guest.attempt(
             f"cd /mnt && chroot . /bin/env {settings} timeout {PROGRAM_SECONDS} {program.path}"
             " --gtest_brief=1 >/mnt/output 2>&1; status=$?; tail -c 6000 /mnt/output; exit $status",
@@ -115,11 +117,13 @@ class CrossMachine:
 
 def _disk(scratch: Path, kind: Architecture, sysroot: Path, output: Path) -> Path:
     staging = scratch / "root"
-    for folder in ("usr/bin", "usr/lib", "usr/sbin", "proc", "sys", "dev", "run", "tmp", "etc"):
+    for folder in ("usr/bin", "usr/lib", "usr/sbin", "proc", "sys", "dev", "run", "tmp", "var/tmp",
+                   "etc"):
         (staging / folder).mkdir(parents=True)
     for folder in ("bin", "lib", "sbin"):
         (staging / folder).symlink_to(f"usr/{folder}")
     (staging / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    (staging / "etc/group").write_text("root:x:0:\n")
     libraries = sysroot / "usr/lib"
     for path in (*libraries.rglob("*.so"), *libraries.rglob("*.so.*"), *libraries.glob("ld-*")):
         _link(path, staging / path.relative_to(sysroot))

@@ -2,6 +2,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -22,13 +23,15 @@ namespace integration {
 using std::chrono::milliseconds;
 using Strings = std::vector<std::string>;
 
-/// Under a sanitizer everything is slower; promises about time are stretched, or not tested.
+/// Under a sanitizer everything is slower, and so it is in an emulated machine, where our runner
+/// says so; promises about time are stretched, or not tested.
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 inline constexpr bool sanitized = true;
 #else
 inline constexpr bool sanitized = false;
 #endif
-inline constexpr int slowness = sanitized ? 10 : 1;
+inline const bool emulated = std::getenv("VHOST_TESTS_EMULATED") != nullptr;
+inline const int slowness = sanitized || emulated ? 10 : 1;
 /// For what must come, however busy the machine is: only a test that fails waits so long.
 inline constexpr milliseconds long_wait{20'000};
 
