@@ -26,6 +26,7 @@ void GuestView::move_to(std::shared_ptr<const MemoryMap> memory) {
   tracked_ = iotlb_ != nullptr || log_ != nullptr;
   known_.assign(iotlb_ != nullptr ? pages_known : 0, {});
   gathered_.clear();
+  if (log_ != nullptr) given_back_.reserve(size_);
   const Reading reading(*this);
   if (tracked_) ledger_->open(size_);
   ledger_->unpin();
@@ -108,6 +109,7 @@ bool GuestView::copy_from(GuestAddress address, std::span<std::byte> to) {
   return true;
 }
 
+/// Not inline: what comes with it would keep give_back() from being so.
 void GuestView::log_later(std::uint16_t head) {
   given_back_.push_back(head);
 }

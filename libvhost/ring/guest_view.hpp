@@ -56,13 +56,12 @@ class GuestView {
    public:
     explicit Reading(GuestView& view) {
       if (!view.tracked_) return;
+      if (view.iotlb_ != nullptr) {  // otherwise nobody looks on
+        hold_ = std::unique_lock(view.ledger_->lock);
+        view.outdate_hint();
+      }
       view.ledger_->forget();
       view.missed_ = false;
-      if (view.iotlb_ == nullptr) return;  // nobody looks on
-      hold_ = std::unique_lock(view.ledger_->lock);
-      if (view.hint_version_ == view.iotlb_->version()) return;
-      view.hint_version_ = view.iotlb_->version();
-      view.hint_ = {};
     }
     Reading(const Reading&) = delete;
     Reading& operator=(const Reading&) = delete;
@@ -171,6 +170,10 @@ class GuestView {
     const std::byte* memory;  // where the map has it
   };
 
+  void outdate_hint() {
+    const std::uint64_t version = iotlb_->version();
+    if (std::exchange(hint_version_, version) != version) hint_ = {};
+  }
   [[nodiscard]] std::span<std::byte> translate(GuestAddress address, std::uint64_t length,
                                                Access access) {
     if (permits(hint_.access, access)) {
