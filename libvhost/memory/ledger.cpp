@@ -5,8 +5,9 @@
 namespace vhost {
 
 void Ledger::keep(std::uint16_t head) {
-  if (noted_.size() > 1) rests_[head].assign(noted_.begin() + 1, noted_.end());
-  chains_[head].put(noted_.empty() ? Piece{} : noted_.front(), noted_.size() > 1);
+  const bool many = noted_.size() > 1;
+  chains_[head].put(noted_.empty() ? Piece{} : noted_.front(), many);
+  if (many) noted_.swap(pieces_[head]);
   noted_.clear();
   in_vain_ = 0;
 }
@@ -22,7 +23,7 @@ bool Ledger::uses(std::uint64_t first, std::uint64_t last) const {
     const Piece first_piece = chains_[head].first();
     if (first_piece.bytes == 0) continue;
     if (within(first_piece)) return true;
-    if (chains_[head].has_rest && std::ranges::any_of(rests_[head], within)) return true;
+    if (chains_[head].has_more && std::ranges::any_of(pieces_[head], within)) return true;
   }
   return false;
 }

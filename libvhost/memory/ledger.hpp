@@ -51,7 +51,7 @@ class Ledger {
   void open(std::uint16_t ring_size) {
     if (chains_.size() == ring_size) return;
     chains_ = std::vector<Chain>(ring_size);
-    rests_.resize(ring_size);
+    pieces_.resize(ring_size);
   }
 
   /// The ring's own areas, which it uses for as long as it runs; none to begin with.
@@ -83,9 +83,8 @@ class Ledger {
   template <class Look>
   void show(std::uint16_t head, Look look) const {
     const Chain& chain = chains_[head];
-    look(chain.first());
-    if (!chain.has_rest) return;
-    for (const Piece& piece : rests_[head]) look(piece);
+    if (!chain.has_more) return look(chain.first());
+    for (const Piece& piece : pieces_[head]) look(piece);
   }
   /// Whether the ring or a chain in flight has a byte from `first` to `last`.
   [[nodiscard]] bool uses(std::uint64_t first, std::uint64_t last) const;
@@ -120,21 +119,21 @@ class Ledger {
     std::byte* begin = nullptr;
     std::atomic<std::uint32_t> bytes = 0;  // of its first piece; 0: it is not in flight
     bool writable = false;
-    bool has_rest = false;
+    bool has_more = false;
 
     void put(const Piece& first, bool more) {
       address = first.address;
       begin = first.begin;
       writable = first.writable;
-      has_rest = more;
+      has_more = more;
       bytes.store(first.bytes, std::memory_order_relaxed);
     }
     [[nodiscard]] Piece first() const {
       return {address, begin, bytes.load(std::memory_order_acquire), writable};
     }
   };
-  std::vector<Chain> chains_;              // by head
-  std::vector<std::vector<Piece>> rests_;  // the same, of those that have more than one piece
+  std::vector<Chain> chains_;               // by head
+  std::vector<std::vector<Piece>> pieces_;  // the same, of those that have more than one: all
   std::vector<Piece> areas_;
   std::vector<Mapping> gathered_;
   std::vector<Piece> noted_;
