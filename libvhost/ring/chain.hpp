@@ -118,6 +118,7 @@ bool expect_chain(S& source, GuestView& view, std::size_t most) {
 template <DescSource S>
 [[nodiscard]] ReadChain read_chain(S source, GuestView& view, std::size_t limit, Chain& chain) {
   chain.clear();
+  view.begin();
   const auto not_there = [&view] { return view.missed() ? ReadChain::waits : ReadChain::corrupt; };
   for (std::size_t walked = 0; walked < limit; ++walked) {
     Desc desc;

@@ -18,7 +18,7 @@
  * In the plain case that is a look-up in the memory map, and nothing else happens. While dirty
  * pages are logged or an IOMMU translates, the view is `tracked`: what each chain in flight uses is
  * in the ring's ledger, from its pop until it is given back, or until that is logged. Chains are
- * read in bursts, so a reader takes the ledger's lock once a burst (Reading).
+ * read in bursts, so a reader takes the ledger's lock once for several (Reading).
  *
  * Where a translation is missing the view waits(): it was asked for, pop() answers that there is
  * nothing, and the ring asks for no kicks, until another translation came. Whoever adds one kicks
@@ -51,20 +51,14 @@ class GuestView {
     return waiting_ && waited_generation_ == iotlb_->generation();
   }
 
-  /// Held while chains are read, kept or taken back.
+  /// Held while chains are read and kept.
   class [[nodiscard]] Reading {
    public:
     explicit Reading(GuestView& view) {
-      if (!view.tracked_) return;
-      if (view.iotlb_ != nullptr) {  // otherwise nobody looks on
-        hold_ = std::unique_lock(view.ledger_->lock);
-        view.outdate_hint();
-      }
-      view.ledger_->forget();
-      view.missed_ = false;
+      if (view.iotlb_ == nullptr) return;  // nobody looks on
+      hold_ = std::unique_lock(view.ledger_->lock);
+      view.outdate_hint();
     }
-    Reading(const Reading&) = delete;
-    Reading& operator=(const Reading&) = delete;
 
    private:
     std::unique_lock<std::mutex> hold_;
@@ -96,6 +90,12 @@ class GuestView {
   };
   [[nodiscard]] const Hint& hint() const { return hint_; }
 
+  /// A chain begins to be read.
+  void begin() {
+    if (!tracked_) return;
+    ledger_->forget();
+    missed_ = false;
+  }
   /// A piece of the chain that is being read.
   void note(const Ledger::Piece& piece) {
     if (tracked_) ledger_->note(piece);

@@ -247,10 +247,9 @@ void PackedRing::look_ahead(std::uint16_t chains) {
   }
 }
 
-Pop PackedRing::pop(Chain& chain) {
+Pop PackedRing::pop(Chain& chain, const Reading& /*held*/) {
   if (broken_) return Pop::broken;
   if (view_.waits()) return Pop::empty;
-  const GuestView::Reading reading(view_);
   if (!owed_.empty()) return pop_owed(chain);
   if (!has_next()) return Pop::empty;
 
@@ -292,7 +291,7 @@ Pop PackedRing::read(S source, Chain& chain) {
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room: break;
   }
-  // Buffers that cross more boundaries than there are lie on top of each other.
+  // Buffers that cross more boundaries than most_pieces() counts.
   return chain.room() < longest_chain() ? Pop::no_room : broken();
 }
 

@@ -51,7 +51,11 @@ class PackedRing {
                                                  std::shared_ptr<const MemoryMap> memory,
                                                  PackedInflightSection inflight = {});
 
-  [[nodiscard]] Pop pop(Chain& chain);
+  using Reading = GuestView::Reading;
+
+  [[nodiscard]] Reading reading() { return Reading(view_); }
+  [[nodiscard]] Pop pop(Chain& chain, const Reading& reading);
+  [[nodiscard]] Pop pop(Chain& chain) { return pop(chain, reading()); }
   [[nodiscard]] std::size_t pop_singles(std::span<Single> to);
   void unpop(std::uint16_t id);
   void look_ahead(std::uint16_t chains);

@@ -14,6 +14,8 @@ namespace vhost {
 /// nothing else; EVENT_IDX, wrap counters, barriers and inflight bookkeeping live behind it.
 ///
 ///   pop         the next chain, into the room that `chain` has
+///   reading     is for several pops what each does for itself otherwise: behind an IOMMU it keeps
+///               translations from being taken away. Short, and not beyond the burst
 ///   pop_singles pops chains as long as each is a Single, which most of a network device are, and
 ///               says how many. The first that is none, and everything wrong, is left to pop()
 ///   unpop       undoes the pop of the chain popped last, if it was not pushed since: the ring is
@@ -38,6 +40,7 @@ concept Ring =
     requires(R ring, const R& same, Chain& chain, std::uint16_t head, std::uint32_t written,
              std::span<Single> singles, std::shared_ptr<const MemoryMap> memory) {
       { ring.pop(chain) } -> std::same_as<Pop>;
+      { ring.pop(chain, ring.reading()) } -> std::same_as<Pop>;
       { ring.pop_singles(singles) } -> std::same_as<std::size_t>;
       { ring.unpop(head) } -> std::same_as<void>;
       { ring.look_ahead(head) } -> std::same_as<void>;

@@ -24,6 +24,11 @@ enum class Origin : std::uint8_t { not_in_flight, available, owed };
 /// build longer indirect tables than VIRTIO 2.7.5.3.1 and 2.8.19 let them.
 inline constexpr std::uint16_t longest_chain_at_least = 1024;
 
+/// The longest chain behind an IOMMU that is served wherever its pages lie: a disk's requests may
+/// be as long.
+inline constexpr std::size_t most_scattered_bytes = std::size_t{32} << 20;
+inline constexpr std::size_t smallest_page_bytes = 4096;
+
 /// Everything that makes a ring, from SET_VRING_NUM, _ADDR, _BASE and the features.
 struct RingSetup {
   std::uint16_t size = 0;
@@ -44,9 +49,11 @@ struct RingSetup {
     return std::max(size, longest_chain_at_least);
   }
   /// With room for so many no chain is answered with no_room: a buffer is one piece, and one more
-  /// for each region boundary that lies in it.
+  /// for each boundary that lies in it, of a region or of a translated page. A chain of more is
+  /// none that a driver has a use for.
   [[nodiscard]] std::size_t most_pieces() const {
-    return most_descriptors() + MemoryMap::max_regions;
+    const std::size_t pages = iova ? most_scattered_bytes / smallest_page_bytes : 0;
+    return most_descriptors() + MemoryMap::max_regions + pages;
   }
 };
 

@@ -197,10 +197,10 @@ void SplitRing::look_ahead(std::uint16_t chains) {
   }
 }
 
-Pop SplitRing::pop(Chain& chain) {
+Pop SplitRing::pop(Chain& chain, const Reading& reading) {
   if (next_avail_ == seen_avail_) {  // always so where the ring is broken, or owes chains
     if (broken_) return Pop::broken;
-    if (!owed_.empty()) return pop_owed(chain);
+    if (!owed_.empty()) return pop_owed(chain, reading);
     if (!see_available()) return broken();
     if (seen_avail_ == next_avail_) return Pop::empty;
   }
@@ -208,7 +208,7 @@ Pop SplitRing::pop(Chain& chain) {
   const std::uint16_t head = load_relaxed(available_ + SplitLayout::entries_at + slot * 2);
   if (head >= layout_.size || head_in_flight_[head] != Origin::not_in_flight) return broken();
 
-  const Pop pop = read(head, chain);
+  const Pop pop = read(head, chain, reading);
   if (pop != Pop::ready) return pop;
   ++next_avail_;
   inflight_.take(head);
@@ -217,10 +217,10 @@ Pop SplitRing::pop(Chain& chain) {
 
 /// The oldest chain that a predecessor had taken, as the inflight section says: the front-end can
 /// write there, and the section may be for longer rings than this one.
-Pop SplitRing::pop_owed(Chain& chain) {
+Pop SplitRing::pop_owed(Chain& chain, const Reading& reading) {
   const std::uint16_t head = owed_.back();
   if (head >= layout_.size) return broken();
-  const Pop pop = read(head, chain);
+  const Pop pop = read(head, chain, reading);
   if (pop != Pop::ready) return pop;
   head_in_flight_[head] = Origin::owed;
   owed_.pop_back();
@@ -228,16 +228,15 @@ Pop SplitRing::pop_owed(Chain& chain) {
 }
 
 /// The chain of a head that lies in the table.
-Pop SplitRing::read(std::uint16_t head, Chain& chain) {
+Pop SplitRing::read(std::uint16_t head, Chain& chain, const Reading& /*held*/) {
   if (view_.waits()) return Pop::empty;
-  const GuestView::Reading reading(view_);
   const SplitSource source(descriptors_, head, view_, setup_.indirect);
   switch (read_chain(source, view_, setup_.most_descriptors(), chain)) {
     case ReadChain::ready: break;
     case ReadChain::waits: expect_chains(); return Pop::empty;
     case ReadChain::corrupt: return broken();
     case ReadChain::no_room:
-      // Buffers that cross more boundaries than there are lie on top of each other.
+      // Buffers that cross more boundaries than most_pieces() counts.
       return chain.room() < longest_chain() ? Pop::no_room : broken();
   }
   view_.keep(head);

@@ -56,7 +56,11 @@ class SplitRing {
                                                 std::shared_ptr<const MemoryMap> memory,
                                                 InflightSection inflight = {});
 
-  [[nodiscard]] Pop pop(Chain& chain);
+  using Reading = GuestView::Reading;
+
+  [[nodiscard]] Reading reading() { return Reading(view_); }
+  [[nodiscard]] Pop pop(Chain& chain, const Reading& reading);
+  [[nodiscard]] Pop pop(Chain& chain) { return pop(chain, reading()); }
   [[nodiscard]] std::size_t pop_singles(std::span<Single> to);
   /// `head` as pop() gave it: the driver may have written another in its place since.
   void unpop(std::uint16_t head);
@@ -80,8 +84,8 @@ class SplitRing {
   [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] bool see_available();
   [[nodiscard]] bool see_more();
-  [[nodiscard]] Pop read(std::uint16_t head, Chain& chain);
-  [[nodiscard]] Pop pop_owed(Chain& chain);
+  [[nodiscard]] Pop read(std::uint16_t head, Chain& chain, const Reading& reading);
+  [[nodiscard]] Pop pop_owed(Chain& chain, const Reading& reading);
   [[nodiscard]] Pop broken();
   void expect_chains();
   void leave_memory();

@@ -84,6 +84,16 @@ TEST_F(LongChains, ThatWaitDoNotKeepTheWorkerAwake) {
   EXPECT_TRUE(guest_.driver().must_kick());
 }
 
+TEST_F(LongChains, ThatEndAtOnceMakeRoomInTheSameTurn) {
+  Queue queue = make();
+  for (int i = 0; i < 4; ++i) (void)guest_.read_scattered(40);
+  EXPECT_EQ(take(queue), 4u);
+  queue.resize(sector_bytes);
+  for (int i = 0; i < 10; ++i) (void)guest_.read_scattered(40);
+  EXPECT_EQ(take(queue), 10u) << "of which four have room at a time";
+  EXPECT_EQ(stats_.invalid.value(), 10u);
+}
+
 TEST_F(LongChains, LeaveTheirSlotAsItWas) {
   Queue queue = make();
   for (int i = 0; i < 100; ++i) {

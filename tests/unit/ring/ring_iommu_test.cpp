@@ -1,3 +1,5 @@
+#include <future>
+
 #include "tests/unit/ring/translated_ring.hpp"
 
 /* What a ring promises of addresses that are not translated, or not for this use. */
@@ -115,6 +117,27 @@ TYPED_TEST(RingIommuTest, AsksForAllThatAChainMissesAndGivesItWhenTheLastIsThere
   EXPECT_EQ(this->chain_.writable().size(), 2u);
 }
 
+/// No neighbours among its pages are neighbours for us; buffers may lie on top of each other.
+TYPED_TEST(RingIommuTest, ServesALongChainOfScatteredPagesAndNoLonger) {
+  auto ring = this->make();
+  const std::uint64_t table = data_at + 32 * page;
+  for (std::uint64_t i = 0; i < 16; ++i) this->know(data_at + i * page, Access::both);
+  for (std::uint64_t i = 0; i < 3; ++i) this->know(table + i * page, Access::both);
+  constexpr std::size_t most = 1024 + 509 + 8192;
+  std::vector<iovec> room(most);
+  std::vector<Buffer> buffers(most / 16, Buffer{data_at, 16 * page, true});
+  buffers.push_back({data_at, most % 16 * page, true});
+
+  this->driver_.add_indirect(buffers, table);
+  ASSERT_EQ(ring.longest_chain(), most);
+  Chain chain(room);
+  ASSERT_EQ(ring.pop(chain), Pop::ready);
+  EXPECT_EQ(chain.writable().size(), most);
+  buffers.back().length += page;
+  this->driver_.add_indirect(buffers, table);
+  EXPECT_EQ(ring.pop(chain), Pop::broken);
+}
+
 TYPED_TEST(RingIommuTest, AsksForWhatChainsBehindTheNextOneMiss) {
   auto ring = this->make();
   for (const std::uint64_t i : {0, 2, 4}) this->driver_.add({{data_at + i * page, 1}});
@@ -226,6 +249,36 @@ TYPED_TEST(RingIommuTest, IsNotKickedForWhatWaitsUntilItCanBeRead) {
   this->know(data_at, Access::both);
   EXPECT_TRUE(ring.arm_kick());
   EXPECT_EQ(ring.pop(this->chain_), Pop::ready);
+}
+
+TYPED_TEST(RingIommuTest, ACorruptChainBreaksItAfterOneThatHadToWait) {
+  auto ring = this->make();
+  this->driver_.add({{data_at, 16}});
+  EXPECT_EQ(ring.pop(this->chain_), Pop::empty);
+  this->know(data_at, Access::both);
+  EXPECT_EQ(ring.pop(this->chain_), Pop::ready);
+  this->driver_.add_indirect({}, data_at);
+  EXPECT_EQ(ring.pop(this->chain_), Pop::broken) << "a table of no entries";
+}
+
+TYPED_TEST(RingIommuTest, TranslationsStayWhileSeveralChainsArePopped) {
+  auto ring = this->make();
+  this->know(data_at, Access::both);
+  for (int i = 0; i < 2; ++i) this->driver_.add({{data_at, 16}});
+  const auto may_change = [this] {
+    return std::async([this] {
+             return std::unique_lock(this->ledger_->lock, std::try_to_lock).owns_lock();
+           })
+        .get();
+  };
+  {
+    const auto reading = ring.reading();
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(ring.pop(this->chain_, reading), Pop::ready);
+      EXPECT_FALSE(may_change());
+    }
+  }
+  EXPECT_TRUE(may_change());
 }
 
 TYPED_TEST(RingIommuTest, AChainThatWasReadInPartIsInNobodysWay) {
