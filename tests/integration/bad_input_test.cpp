@@ -20,7 +20,7 @@ class BadInput : public Served {
   /// Starts with exactly these flags, and expects the daemon to end with one line that holds
   /// `named`, leaving the folder as it was.
   void refuses(const Strings& flags, const std::string& named) {
-    const Strings before = folder.list();
+    const Strings before = folder.list_settled();
     const Folder other;
     Daemon bad(other, flags);
     const auto end = bad.end_within(milliseconds(5000) * slowness);
@@ -30,7 +30,7 @@ class BadInput : public Served {
     EXPECT_EQ(std::ranges::count(words, '\n'), 1) << words;
     EXPECT_TRUE(words.starts_with("vhost-user-blk: ")) << words;
     EXPECT_NE(words.find(named), std::string::npos) << "expected " << named << " in: " << words;
-    EXPECT_EQ(folder.list(), before) << words;
+    EXPECT_EQ(folder.list_settled(), before) << words;
   }
   /// As refuses(), with a good socket and image before these flags.
   void refuses_with(Strings flags, const std::string& named) {

@@ -68,6 +68,12 @@ Strings Folder::list() const {
   return names;
 }
 
+Strings Folder::list_settled() const {
+  Strings names = list();
+  std::erase(names, ".stats.json.tmp");
+  return names;
+}
+
 Daemon::Daemon(const Folder& folder, const Strings& flags, const Launch& launch)
     : stderr_path_(folder / "stderr") {
   Strings arguments{program(launch.program)};

@@ -62,6 +62,8 @@ class Folder {
   [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
   /// The names of what is in it, sorted.
   [[nodiscard]] Strings list() const;
+  /// The same, but for the next stats file of a daemon that runs.
+  [[nodiscard]] Strings list_settled() const;
 
  private:
   std::string path_;

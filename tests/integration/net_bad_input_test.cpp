@@ -13,7 +13,7 @@ class NetBadInput : public NetServed {
   /// `named`, leaving the folder as it was.
   void refuses(Strings flags, const std::string& named) {
     flags.insert(flags.begin(), {"--log-level", "warning"});
-    const Strings before = folder.list();
+    const Strings before = folder.list_settled();
     const Folder other;
     Daemon bad(other, flags, {.program = "VHOST_USER_NET"});
     const auto end = bad.end_within(milliseconds(5000) * slowness);
@@ -23,7 +23,7 @@ class NetBadInput : public NetServed {
     EXPECT_EQ(std::ranges::count(words, '\n'), 1) << words;
     EXPECT_TRUE(words.starts_with("vhost-user-net: ")) << words;
     EXPECT_NE(words.find(named), std::string::npos) << "expected " << named << " in: " << words;
-    EXPECT_EQ(folder.list(), before) << words;
+    EXPECT_EQ(folder.list_settled(), before) << words;
   }
   /// As refuses(), with a good port before these flags.
   void refuses_with(Strings flags, const std::string& named) {

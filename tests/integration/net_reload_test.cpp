@@ -212,7 +212,7 @@ TEST_F(NetReload, AsManyPortsAsMayBeAreServed) {
 TEST_F(NetReload, AtTheStartAMistakeEndsIt) {
   const auto ends = [&](const Strings& lines, const std::string& named) {
     write(lines);
-    const Strings before = folder.list();
+    const Strings before = folder.list_settled();
     const Folder other;
     Daemon bad(other, {"--ports", file, "--most-ports", "2", "--log-level", "warning"},
                {.program = "VHOST_USER_NET"});
@@ -221,7 +221,7 @@ TEST_F(NetReload, AtTheStartAMistakeEndsIt) {
     EXPECT_EQ(end->status, 2);
     EXPECT_EQ(std::ranges::count(bad.words(), '\n'), 1) << bad.words();
     EXPECT_TRUE(bad.words().starts_with("vhost-user-net: " + file + ", " + named)) << bad.words();
-    EXPECT_EQ(folder.list(), before);
+    EXPECT_EQ(folder.list_settled(), before);
   };
   ends({port("a"), "b"}, "line 2: b: socket is missing");
   ends({port("a"), port("b"), "", port("c")}, "line 4: c: this is one port more than the 2 of ");
