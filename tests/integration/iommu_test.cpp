@@ -38,7 +38,7 @@ TEST_P(IommuTest, InvalidationsOfAnythingLeaveTheDataWhatItIs) {
   Load load(disk, {.queue = 1, .blocks = 128, .block_bytes = 16 * kibi, .depth = 32});
   const auto& region = *disk.memory().regions().front();
   std::mt19937 random(11);
-  beside(disk, load, sanitized ? 500 : 5000, [&] {
+  beside(disk, load, sanitized || emulated ? 500 : 5000, [&] {
     const std::uint64_t pages = region.bytes().size() / 4096;
     const std::uint64_t first = random() % pages;
     const bool all = random() % 16 == 0;  // the ring's areas as well
