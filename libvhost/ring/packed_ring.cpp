@@ -140,7 +140,7 @@ Result<PackedRing> PackedRing::create(const RingSetup& setup,
   }
   PackedRing ring(setup, std::move(inflight));
   if (!ring.move_to(std::move(memory))) {
-    return fail(Fault::front_end, "the ring's areas are not in the shared memory");
+    return fail(Fault::front_end, no_areas(setup));
   }
   if (const auto recovered = ring.recover(); !recovered) {
     return std::unexpected(recovered.error());

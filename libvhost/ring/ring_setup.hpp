@@ -57,6 +57,14 @@ struct RingSetup {
   }
 };
 
+/// Why a ring does not start whose areas were not found, though no translation is missing.
+[[nodiscard]] inline const char* no_areas(const RingSetup& setup) {
+  return setup.iova
+             ? "the ring's areas are not in the shared memory, or an IOMMU scatters them over "
+               "huge pages; give the guest memory of small pages, or shorter queues"
+             : "the ring's areas are not in the shared memory";
+}
+
 /// Chains ahead of the next one whose translations are asked for before they are needed.
 inline constexpr std::uint16_t most_expected = 32;
 

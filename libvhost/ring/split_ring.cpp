@@ -82,7 +82,7 @@ Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<cons
   }
   SplitRing ring(setup, std::move(inflight));
   if (!ring.move_to(std::move(memory))) {
-    return fail(Fault::front_end, "the ring's areas are not in the shared memory");
+    return fail(Fault::front_end, no_areas(setup));
   }
   ring.next_used_ = ring.shown_used_ = load_relaxed(ring.used_ + SplitLayout::idx_at);
 

@@ -87,6 +87,19 @@ TYPED_TEST(RingIommuTest, DoesNotStartWhereItMayNotWrite) {
   EXPECT_FALSE(this->ledger_->waiting) << "and nobody will let it";
 }
 
+/// As pieces of huge pages do, these do not meet where memory can be mapped once more.
+TYPED_TEST(RingIommuTest, SaysWhyScatteredAreasCannotBeUsed) {
+  const auto here = this->first_area() + page - 32;  // the area begins before it, and ends behind
+  const auto first = *fakes::ScatteredMemory::page_at(*this->map_, this->first_area());
+  ASSERT_TRUE(
+      this->iotlb_->add({GuestAddress{this->first_area()}, page - 32, first, Access::both}));
+  ASSERT_TRUE(this->iotlb_->add({GuestAddress{here}, page, first, Access::both}));
+  const auto ring = TypeParam::DeviceRing::create(this->setup(), this->map_);
+  ASSERT_FALSE(ring.has_value());
+  EXPECT_FALSE(this->ledger_->waiting);
+  EXPECT_NE(ring.error().what.find("huge pages"), std::string::npos) << ring.error().what;
+}
+
 TYPED_TEST(RingIommuTest, AreasThatItLostAreNotInUse) {
   auto ring = this->make();
   const GuestAddress areas{this->first_area()};
