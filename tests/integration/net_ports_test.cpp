@@ -89,8 +89,10 @@ TEST_F(NetPorts, AGuardedGuestIsNobodyElse) {
   a.send(b.mac);
   EXPECT_EQ(b.receive(), frame(a.mac, b.mac));
   const json told = stats_when(stats, [](const json& now) {
-    const auto& queues = now["ports"][0]["queues"];
-    return !queues.empty() && queues[0]["from_guest"]["drops"]["spoofed"] == 1;
+    const auto& from = now["ports"][0]["queues"];
+    const auto& to = now["ports"][1]["queues"];
+    return !from.empty() && from[0]["from_guest"]["drops"]["spoofed"] == 1 && !to.empty() &&
+           to[0]["to_guest"]["frames"] != 0;
   });
   EXPECT_EQ(told["ports"][1]["queues"][0]["to_guest"]["frames"], 1);
 }
