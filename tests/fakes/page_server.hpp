@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -127,16 +128,22 @@ class PageServer {
     if (event.event != UFFD_EVENT_PAGEFAULT) return true;
     if (backend) ++asked_by_backend_;
     std::this_thread::sleep_for(delay_);
+    const auto [area, offset] = find(event.arg.pagefault.address, backend);
+    if (area == nullptr) {
+      unknown_ = true;
+    } else {
+      place(*area, offset / area->page_bytes * area->page_bytes);
+    }
+    return true;
+  }
+  std::pair<Area*, std::uint64_t> find(std::uint64_t address, bool backend) {
+    const std::lock_guard lock(mutex_);
     for (Area& area : areas_) {
       const std::uint64_t base =
           backend ? area.backend_base : reinterpret_cast<std::uintptr_t>(area.own.data());
-      const std::uint64_t offset = event.arg.pagefault.address - base;
-      if (offset >= area.own.size()) continue;
-      place(area, offset / area.page_bytes * area.page_bytes);
-      return true;
+      if (address - base < area.own.size()) return {&area, address - base};
     }
-    unknown_ = true;
-    return true;
+    return {};
   }
   void serve() {
     while (!ended_) {
@@ -157,12 +164,12 @@ class PageServer {
   }
 
   const std::chrono::microseconds delay_;
-  std::mutex mutex_;  // of the back-end's descriptor and addresses, and what is withheld
+  std::mutex mutex_;  // of the areas, the back-end's descriptor, and what is withheld
   UniqueFd own_;
   UniqueFd backend_;
   std::span<const std::byte> withheld_;
   UniqueFd bell_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  std::vector<Area> areas_;  // all are there before the first page is asked for
+  std::deque<Area> areas_;  // where they are they stay
   std::atomic<bool> ended_ = false;
   std::atomic<bool> unknown_ = false;
   std::atomic<bool> asked_in_vain_ = false;
