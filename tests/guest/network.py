@@ -112,12 +112,13 @@ def two_guests(lab: Lab, *nics: Nic, cpus: int = 1, mtu: int = 1500) -> list[End
     return [guest_end(guest, number + 1, mtu) for number, guest in enumerate(guests)]
 
 
-def ping(source: End, target: End, size: int = 56, count: int = 3) -> None:
-    """Every echo must come back, over both families."""
+def ping(source: End, target: End, size: int = 56, count: int = 3, tries: int = 1) -> None:
+    """Every echo must come back, over both families; of several tries, those of one."""
     for address in target.addresses:
         # The first may wait for the address to be found.
         source.run(f"ping -c 1 -W 3 {address} || ping -c 1 -W 3 {address}")
-        source.run(f"ping -c {count} -i 0.1 -W 2 -s {size} {address} | grep -q ' 0% packet loss'")
+        all_come = f"ping -c {count} -i 0.1 -W 2 -s {size} {address} | grep -q ' 0% packet loss'"
+        source.run(" || ".join([all_come] * tries))
 
 
 def exchange(one: End, other: End, families: Sequence[int] = (0, 1)) -> None:
