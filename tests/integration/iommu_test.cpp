@@ -1,5 +1,7 @@
 #include "tests/integration/iommu.hpp"
 
+#include <cstring>
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -57,6 +59,39 @@ TEST_P(IommuTest, WithoutReplyAckTooTranslationsComeAndGo) {
   auto disk = guest(plain);
   Load load(disk, {.queue = 0, .blocks = 64, .depth = 8});
   beside(disk, load, 500, [&] { must(disk->device().invalidate(0, UINT64_MAX)); });
+}
+
+/// As long as we offer: 126 buffers of 256 KiB, no page of which is another's neighbour.
+TEST_P(IommuTest, ALongestRequestMayBeScatteredPageByPage) {
+  serve();
+  auto disk = Guest(socket, options(), 48 * mebi);
+  const Buffer data = disk.allocate(126 * 256 * kibi);
+  const std::uint64_t pages = data.size_bytes / page;
+  disk->device().on_miss([&](const vhost::IotlbMessage& miss) {
+    auto known = disk->device().translation(miss);
+    const std::uint64_t offset = miss.iova - data.guest_address;
+    if (!known || offset >= data.size_bytes) return known;
+    const std::uint64_t there = pages - 1 - offset / page;
+    known->frontend_address += there * page - offset / page * page;
+    return known;
+  });
+  for (std::uint64_t i = 0; i < pages; ++i) std::memcpy(data.data + i * page, &i, sizeof i);
+
+  const Buffer header = disk.allocate(4096);
+  const vhost::frontend::BlkHeader write{1, 0, 0};
+  std::memcpy(header.data, &write, sizeof write);
+  std::vector<Segment> readable{{header.guest_address, sizeof write}};
+  for (std::uint64_t at = 0; at < data.size_bytes; at += 256 * kibi)
+    readable.push_back({data.guest_address + at, 256 * kibi});
+  const Segment status{header.guest_address + 512, 1};
+  ASSERT_EQ(disk.perform(readable, std::span(&status, 1)), vhost::frontend::BlkStatus::ok);
+  std::ifstream file(image, std::ios::binary);
+  for (std::uint64_t i = 0; i < pages; ++i) {
+    std::uint64_t found = 0;
+    file.seekg(static_cast<std::streamoff>(i * page));
+    file.read(reinterpret_cast<char*>(&found), sizeof found);
+    ASSERT_EQ(found, pages - 1 - i);
+  }
 }
 
 TEST_P(IommuTest, ARingWhoseMissesAreNotAnsweredBreaksAndTheOtherGoesOn) {
