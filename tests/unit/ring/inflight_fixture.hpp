@@ -4,7 +4,6 @@
 namespace vhost::tests {
 
 inline constexpr std::uint16_t ring_size = 8;
-using Heads = std::vector<std::uint16_t>;
 
 class InflightTest : public SplitRingTest {
  protected:
@@ -23,29 +22,16 @@ class InflightTest : public SplitRingTest {
 
   /// A back-end at work on the ring; the front-end's base is the used index, as after a crash.
   SplitRing start() { return make(driver_.setup(driver_.used_idx()), section()); }
-  Heads pop(SplitRing& ring, int count) {
-    Heads heads;
-    for (int i = 0; i < count; ++i) {
-      EXPECT_EQ(ring.pop(chain_), Pop::ready);
-      heads.push_back(chain_.head);
-    }
-    return heads;
-  }
-  Heads add(int count) {
-    Heads heads;
-    for (int i = 0; i < count; ++i) heads.push_back(driver_.add({{data_at, 16, true}}));
-    return heads;
-  }
-  Heads take_all_used() {
-    Heads heads;
+  U16s take_all_used() {
+    U16s heads;
     while (const auto used = driver_.take_used()) {
       heads.push_back(static_cast<std::uint16_t>(used->id));
     }
     return heads;
   }
   /// Everything that pop() still has.
-  Heads drain(SplitRing& ring) {
-    Heads heads;
+  U16s drain(SplitRing& ring) {
+    U16s heads;
     Pop answer = Pop::ready;
     while ((answer = ring.pop(chain_)) == Pop::ready) heads.push_back(chain_.head);
     EXPECT_EQ(answer, Pop::empty);

@@ -19,6 +19,9 @@ using fakes::GuestMemory;
 /// Where the tests put their buffers: behind the ring's areas.
 inline constexpr std::uint64_t data_at = GuestMemory::low + (1 << 20);
 
+using Lengths = std::vector<std::size_t>;
+using U16s = std::vector<std::uint16_t>;
+
 /// A driver, the ring it made and one chain to pop into.
 template <class Driver>
 class RingTest : public testing::Test {
@@ -33,6 +36,21 @@ class RingTest : public testing::Test {
     auto ring = DeviceRing::create(setup, map_, std::move(inflight));
     EXPECT_TRUE(ring.has_value()) << ring.error().what;
     return std::move(*ring);
+  }
+  /// Chains of 16 bytes that the device may write; their heads.
+  U16s add(int count) {
+    U16s heads;
+    for (int i = 0; i < count; ++i) heads.push_back(driver_.add({{data_at, 16, true}}));
+    return heads;
+  }
+  /// The heads of so many chains.
+  U16s pop(DeviceRing& ring, int count) {
+    U16s heads;
+    for (int i = 0; i < count; ++i) {
+      EXPECT_EQ(ring.pop(chain_), Pop::ready);
+      heads.push_back(chain_.head);
+    }
+    return heads;
   }
   /// Pops one chain, gives it back and shows it.
   Notify serve(DeviceRing& ring) {
@@ -95,8 +113,5 @@ class PackedRingTest : public RingTest<FakePackedDriver> {
     return answer;
   }
 };
-
-using Lengths = std::vector<std::size_t>;
-using U16s = std::vector<std::uint16_t>;
 
 }  // namespace vhost::tests

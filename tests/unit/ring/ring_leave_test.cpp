@@ -20,23 +20,10 @@ class RingLeaveTest : public RingTest<Driver> {
     return this->make(setup, {region_, region_->bytes(), setup.size});
   }
   Ring start() { return start(this->driver_.setup().base); }
-  U16s add(int count) {
-    U16s heads;
-    for (int i = 0; i < count; ++i) heads.push_back(this->driver_.add({{data_at, 16, true}}));
-    return heads;
-  }
-  U16s pop(Ring& ring, int count) {
-    U16s heads;
-    for (int i = 0; i < count; ++i) {
-      EXPECT_EQ(ring.pop(this->chain_), Pop::ready);
-      heads.push_back(this->chain_.head);
-    }
-    return heads;
-  }
   /// Of four chains three are popped, of which the second is given back and the others are left.
   std::uint32_t leave_two(const U16s& heads) {
     Ring ring = start();
-    pop(ring, 3);
+    this->pop(ring, 3);
     ring.push(heads[1], 0);
     (void)ring.publish();
     ring.leave();

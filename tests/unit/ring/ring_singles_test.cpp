@@ -176,7 +176,7 @@ TEST_F(SplitRingTest, SinglesAreNoneWhereTheIndexIsTooFarAhead) {
 // ---------------------------------------------------------------- with an inflight section
 
 TEST_F(InflightTest, OwesSinglesThatWereNotGivenBack) {
-  const Heads heads = add(3);
+  const U16s heads = add(3);
   SplitRing first = start();
   std::array<Single, 8> singles{};
   ASSERT_EQ(first.pop_singles(std::span(singles).first(2)), 2u);
@@ -185,7 +185,7 @@ TEST_F(InflightTest, OwesSinglesThatWereNotGivenBack) {
   EXPECT_EQ(entry(heads[2]).inflight, 0);
   SplitRing second = start();
   EXPECT_EQ(second.pop_singles(singles), 0u) << "what a predecessor owes comes out of pop()";
-  EXPECT_EQ(pop(second, 2), (Heads{heads[0], heads[1]}));
+  EXPECT_EQ(pop(second, 2), (U16s{heads[0], heads[1]}));
   ASSERT_EQ(second.pop_singles(singles), 1u);
   EXPECT_EQ(singles[0].head, heads[2]);
 }

@@ -6,24 +6,7 @@ namespace vhost::tests {
 namespace {
 
 template <class Driver>
-class RingUnpopTest : public RingTest<Driver> {
- protected:
-  using Ring = typename Driver::DeviceRing;
-
-  U16s add(int count) {
-    U16s heads;
-    for (int i = 0; i < count; ++i) heads.push_back(this->driver_.add({{data_at, 16, true}}));
-    return heads;
-  }
-  U16s pop(Ring& ring, int count) {
-    U16s heads;
-    for (int i = 0; i < count; ++i) {
-      EXPECT_EQ(ring.pop(this->chain_), Pop::ready);
-      heads.push_back(this->chain_.head);
-    }
-    return heads;
-  }
-};
+class RingUnpopTest : public RingTest<Driver> {};
 TYPED_TEST_SUITE(RingUnpopTest, AllDrivers);
 
 TYPED_TEST(RingUnpopTest, GivesTheChainAgain) {
@@ -146,7 +129,7 @@ TEST_F(SplitRingTest, BreaksOnMoreThanTheRingHoldsAfterAnUnpop) {
 // ---------------------------------------------------------------- with an inflight section
 
 TEST_F(InflightTest, OwesNothingThatWasUnpopped) {
-  const Heads heads = add(3);
+  const U16s heads = add(3);
   SplitRing first = start();
   pop(first, 3);
   first.unpop(heads[2]);
@@ -155,13 +138,13 @@ TEST_F(InflightTest, OwesNothingThatWasUnpopped) {
   EXPECT_EQ(entry(heads[1]).inflight, 0);
   EXPECT_EQ(entry(heads[2]).inflight, 0);
   SplitRing second = start();
-  EXPECT_EQ(pop(second, 1), Heads{heads[0]});
+  EXPECT_EQ(pop(second, 1), U16s{heads[0]});
   EXPECT_FALSE(second.owes());
-  EXPECT_EQ(drain(second), (Heads{heads[1], heads[2]})) << "each once";
+  EXPECT_EQ(drain(second), (U16s{heads[1], heads[2]})) << "each once";
 }
 
 TEST_F(InflightTest, OwesInTheDriversOrderWhatWasUnpoppedAndPoppedAgain) {
-  const Heads heads = add(3);
+  const U16s heads = add(3);
   SplitRing first = start();
   pop(first, 2);
   first.unpop(heads[1]);
@@ -171,7 +154,7 @@ TEST_F(InflightTest, OwesInTheDriversOrderWhatWasUnpoppedAndPoppedAgain) {
 }
 
 TEST_F(InflightTest, OwesAgainWhatWasOwedAndUnpopped) {
-  const Heads heads = add(4);
+  const U16s heads = add(4);
   SplitRing first = start();
   pop(first, 3);
   SplitRing second = start();
@@ -182,14 +165,14 @@ TEST_F(InflightTest, OwesAgainWhatWasOwedAndUnpopped) {
   EXPECT_TRUE(second.owes());
   EXPECT_EQ(entry(heads[1]).inflight, 1);
   EXPECT_EQ(entry(heads[3]).inflight, 0);
-  EXPECT_EQ(pop(second, 2), (Heads{heads[1], heads[2]}));
+  EXPECT_EQ(pop(second, 2), (U16s{heads[1], heads[2]}));
   EXPECT_FALSE(second.owes());
   SplitRing third = start();
   EXPECT_EQ(drain(third), heads) << "a successor owes them too";
 }
 
 TEST_F(InflightTest, KeepsNoCountOfAnOwedChainOnceItWasGivenBack) {
-  const Heads heads = add(1);
+  const U16s heads = add(1);
   SplitRing first = start();
   pop(first, 1);
   SplitRing second = start();

@@ -13,28 +13,28 @@ TEST_F(InflightTest, OwesNothingAfterAnOrderlyEnd) {
   SplitRing second = start();
   EXPECT_FALSE(second.owes());
   EXPECT_EQ(second.base(), 3u);
-  EXPECT_EQ(drain(second), Heads{});
+  EXPECT_EQ(drain(second), U16s{});
 }
 
 TEST_F(InflightTest, KnowsItsPlaceWhateverTheFrontEndTakesItFor) {
-  const Heads heads = add(3);
+  const U16s heads = add(3);
   SplitRing first = start();
   serve(first);
   constexpr std::uint16_t available = 3;
   SplitRing second = make(driver_.setup(available), section());
-  EXPECT_EQ(drain(second), (Heads{heads[1], heads[2]})) << "seen by nobody";
+  EXPECT_EQ(drain(second), (U16s{heads[1], heads[2]})) << "seen by nobody";
   SplitRing third = make(driver_.setup(available), section());
-  EXPECT_EQ(drain(third), (Heads{heads[1], heads[2]})) << "owed";
+  EXPECT_EQ(drain(third), (U16s{heads[1], heads[2]})) << "owed";
 }
 
 TEST_F(InflightTest, AFreshSectionBeginsAtTheFrontEndsBase) {
-  const Heads heads = add(3);
+  const U16s heads = add(3);
   SplitRing ring = make(driver_.setup(2), section());
-  EXPECT_EQ(drain(ring), Heads{heads[2]});
+  EXPECT_EQ(drain(ring), U16s{heads[2]});
 }
 
 TEST_F(InflightTest, OwesWhatWasPopped) {
-  const Heads heads = add(3);
+  const U16s heads = add(3);
   SplitRing first = start();
   pop(first, 2);
   SplitRing second = start();
@@ -45,7 +45,7 @@ TEST_F(InflightTest, OwesWhatWasPopped) {
 }
 
 TEST_F(InflightTest, OwesWhatWasPushedAndNotPublished) {
-  const Heads heads = add(2);
+  const U16s heads = add(2);
   SplitRing first = start();
   pop(first, 2);
   first.push(heads[1], 0);
@@ -55,7 +55,7 @@ TEST_F(InflightTest, OwesWhatWasPushedAndNotPublished) {
 
 TEST_F(InflightTest, OwesNothingThatTheUsedIndexShowed) {
   // Died between the used index and the unmarking: put the marks back as they were then.
-  const Heads heads = add(5);
+  const U16s heads = add(5);
   SplitRing first = start();
   pop(first, 5);
   first.push(heads[0], 0);
@@ -67,12 +67,12 @@ TEST_F(InflightTest, OwesNothingThatTheUsedIndexShowed) {
   header().used_idx = before;
 
   SplitRing second = start();
-  EXPECT_EQ(drain(second), Heads{heads[2]});
+  EXPECT_EQ(drain(second), U16s{heads[2]});
   EXPECT_EQ(header().used_idx, 4);
 }
 
 TEST_F(InflightTest, OwesNothingThatWasHalfUnmarked) {
-  const Heads heads = add(4);
+  const U16s heads = add(4);
   SplitRing first = start();
   pop(first, 4);
   for (const int i : {2, 0, 1}) first.push(heads[static_cast<std::size_t>(i)], 0);
@@ -80,7 +80,7 @@ TEST_F(InflightTest, OwesNothingThatWasHalfUnmarked) {
   entry(heads[0]).inflight = entry(heads[1]).inflight = 1;  // only the first was unmarked
   header().used_idx = 0;
   SplitRing second = start();
-  EXPECT_EQ(drain(second), Heads{heads[3]});
+  EXPECT_EQ(drain(second), U16s{heads[3]});
 }
 
 TEST_F(InflightTest, AnswersEverythingOnceWhereverItDies) {
@@ -93,7 +93,7 @@ TEST_F(InflightTest, AnswersEverythingOnceWhereverItDies) {
   };
   for (int life = 0; life < 2000; ++life) {
     SplitRing ring = start();
-    Heads mine;
+    U16s mine;
     for (auto steps = random() % 20; steps > 0; --steps) {
       switch (random() % 4) {
         case 0:
@@ -131,7 +131,7 @@ TEST_F(InflightTest, AnswersEverythingOnceWhereverItDies) {
 }
 
 TEST_F(InflightTest, GoesOnWithANewBatchAfterOneThatWasNeverShown) {
-  const Heads heads = add(3);
+  const U16s heads = add(3);
   SplitRing first = start();
   pop(first, 3);
   first.push(heads[0], 0);  // dies: last_batch_head names it, the used index does not show it
@@ -142,11 +142,11 @@ TEST_F(InflightTest, GoesOnWithANewBatchAfterOneThatWasNeverShown) {
   entry(heads[2]).inflight = 1;
   header().used_idx = 0;
   SplitRing third = start();
-  EXPECT_EQ(drain(third), (Heads{heads[0], heads[1]}));
+  EXPECT_EQ(drain(third), (U16s{heads[0], heads[1]}));
 }
 
 TEST_F(InflightTest, ResubmitsInTheOrderOfTheFirstSubmission) {
-  const Heads heads = add(4);
+  const U16s heads = add(4);
   SplitRing first = start();
   pop(first, 4);
   entry(heads[0]).counter = 40;
@@ -154,11 +154,11 @@ TEST_F(InflightTest, ResubmitsInTheOrderOfTheFirstSubmission) {
   entry(heads[2]).counter = 30;
   entry(heads[3]).counter = 20;
   SplitRing second = start();
-  EXPECT_EQ(drain(second), (Heads{heads[1], heads[3], heads[2], heads[0]}));
+  EXPECT_EQ(drain(second), (U16s{heads[1], heads[3], heads[2], heads[0]}));
 }
 
 TEST_F(InflightTest, CountsOnFromItsPredecessor) {
-  const Heads heads = add(2);
+  const U16s heads = add(2);
   SplitRing first = start();
   pop(first, 1);
   entry(heads[0]).counter = 1000;
@@ -170,7 +170,7 @@ TEST_F(InflightTest, CountsOnFromItsPredecessor) {
 }
 
 TEST_F(InflightTest, MarksAHeadBeforePopReturnsIt) {
-  const Heads heads = add(1);
+  const U16s heads = add(1);
   SplitRing ring = start();
   EXPECT_EQ(entry(heads[0]).inflight, 0);
   pop(ring, 1);
@@ -183,7 +183,7 @@ TEST_F(InflightTest, MarksAHeadBeforePopReturnsIt) {
 }
 
 TEST_F(InflightTest, KeepsTheMarkOfAHeadThatWasTakenAgain) {
-  const Heads heads = add(2);
+  const U16s heads = add(2);
   SplitRing ring = start();
   pop(ring, 2);
   ring.push(heads[0], 0);
@@ -198,7 +198,7 @@ TEST_F(InflightTest, KeepsTheMarkOfAHeadThatWasTakenAgain) {
 }
 
 TEST_F(InflightTest, DoesNotSleepOverWhatItOwes) {
-  const Heads heads = add(1);
+  const U16s heads = add(1);
   SplitRing first = start();
   pop(first, 1);
   SplitRing second = start();
@@ -223,12 +223,12 @@ TEST_F(InflightTest, KeepsOwingAChainThatHadNoRoom) {
   Chain small{std::span(room_).first(1)};
   EXPECT_EQ(second.pop(small), Pop::no_room);
   EXPECT_TRUE(second.owes());
-  EXPECT_EQ(drain(second), Heads{id});
+  EXPECT_EQ(drain(second), U16s{id});
 }
 
 TEST_F(InflightTest, AFreshSectionBeginsAtTheRingsUsedIndex) {
   driver_.start_at(500);
-  const Heads heads = add(2);
+  const U16s heads = add(2);
   SplitRing first = start();
   EXPECT_EQ(header().version, inflight_version);
   EXPECT_EQ(header().desc_num, ring_size);
@@ -240,7 +240,7 @@ TEST_F(InflightTest, AFreshSectionBeginsAtTheRingsUsedIndex) {
 
 TEST_F(InflightTest, WorksAcrossTheWrapOfTheUsedIndex) {
   driver_.start_at(65534);
-  const Heads heads = add(4);
+  const U16s heads = add(4);
   SplitRing first = start();
   pop(first, 4);
   for (int i = 0; i < 3; ++i) first.push(heads[static_cast<std::size_t>(i)], 0);
@@ -248,12 +248,12 @@ TEST_F(InflightTest, WorksAcrossTheWrapOfTheUsedIndex) {
   for (int i = 0; i < 3; ++i) entry(heads[static_cast<std::size_t>(i)]).inflight = 1;
   header().used_idx = 65534;
   SplitRing second = start();
-  EXPECT_EQ(drain(second), Heads{heads[3]});
+  EXPECT_EQ(drain(second), U16s{heads[3]});
   EXPECT_EQ(second.base(), 2u);
 }
 
 TEST_F(InflightTest, GoesOnBehindWhatIsOwedWhateverBaseTheFrontEndGives) {
-  const Heads heads = add(3);
+  const U16s heads = add(3);
   SplitRing first = start();
   pop(first, 2);
   SplitRing second = make(driver_.setup(2), section());  // one that counted for itself
@@ -277,18 +277,18 @@ TEST_F(InflightTest, RefusesAnotherSize) {
 }
 
 TEST_F(InflightTest, EndsOnALoopInTheLastBatch) {
-  const Heads heads = add(2);
+  const U16s heads = add(2);
   SplitRing first = start();
   pop(first, 2);
   entry(heads[0]).next = heads[0];
   header().last_batch_head = heads[0];
   header().used_idx = 1000;
   SplitRing second = start();
-  EXPECT_EQ(pop(second, 1), Heads{heads[1]});
+  EXPECT_EQ(pop(second, 1), U16s{heads[1]});
 }
 
 TEST_F(InflightTest, EndsOnABatchThatLeavesTheSection) {
-  const Heads heads = add(1);
+  const U16s heads = add(1);
   SplitRing first = start();
   pop(first, 1);
   for (const std::uint16_t lie : U16s{8, 9, 32768, 65535}) {
@@ -329,7 +329,7 @@ TEST_F(InflightTest, BreaksOnAnOwedHeadBehindItsTable) {
 }
 
 TEST_F(InflightTest, BreaksOnAnOwedHeadThatIsOfferedToo) {
-  const Heads heads = add(1);
+  const U16s heads = add(1);
   (void)start();
   entry(heads[0]).inflight = 1;
   driver_.offer(heads[0]);
