@@ -1,9 +1,14 @@
 #include "backends/blk/queue.hpp"
 
+#include "backends/blk/config_space.hpp"
+
 namespace blk {
 namespace {
 
 constexpr std::size_t long_chains = 8;
+
+// The longest request that is offered may lie in any pages.
+static_assert(std::size_t{advertised_seg_max} * advertised_size_max <= vhost::most_scattered_bytes);
 
 std::uint16_t size_of(const vhost::AnyRing& ring) {
   return std::visit([](const auto& r) { return r.size(); }, ring);
