@@ -25,22 +25,17 @@ void DirtyLog::set(std::uint64_t word, std::uint64_t mask) {
   std::atomic_ref(*bits).fetch_or(mask, std::memory_order_release);
 }
 
-void DirtyMarks::add(std::uint64_t guest_physical, std::uint64_t bytes) {
-  if (log_ == nullptr || bytes == 0) return;
-  constexpr std::uint64_t in_word = DirtyLog::word_pages;
-  const std::uint64_t end = log_->pages();
-  // A ring's piece is shorter than 2^32 bytes: where the sum wraps, `page` is behind the end.
-  const std::uint64_t last = (guest_physical + (bytes - 1)) / DirtyLog::page_bytes;
-  std::uint64_t page = guest_physical / DirtyLog::page_bytes;
-  while (page <= last && page < end) {
-    const std::uint64_t first = page % in_word;
-    const std::uint64_t count = std::min({in_word - first, last - page + 1, end - page});
+/// Pages from `first` to `last`, wherever they lie.
+void DirtyMarks::add_words(std::uint64_t first, std::uint64_t last) {
+  for (std::uint64_t page = first; page <= last && page < pages_;) {
+    const std::uint64_t bit = page % in_word;
+    const std::uint64_t count = std::min({in_word - bit, last - page + 1, pages_ - page});
     const std::uint64_t word = page / in_word;
     if (word != word_) {
       flush();
       word_ = word;
     }
-    mask_ |= (~std::uint64_t{0} >> (in_word - count)) << first;
+    mask_ |= run(bit, count);
     page += count;
   }
 }

@@ -44,10 +44,25 @@ class DirtyLog {
 class DirtyMarks {
  public:
   /// Null: what is added goes nowhere.
-  void move_to(DirtyLog* log) { log_ = log; }
+  void move_to(DirtyLog* log) {
+    flush();
+    log_ = log;
+    pages_ = log == nullptr ? 0 : log->pages();
+  }
 
   /// The `bytes` at `guest_physical` were written. What lies behind the log's end is ignored.
-  void add(std::uint64_t guest_physical, std::uint64_t bytes);
+  void add(std::uint64_t guest_physical, std::uint64_t bytes) {
+    if (bytes == 0) return;
+    const std::uint64_t first = guest_physical / DirtyLog::page_bytes;
+    // A ring's piece is shorter than 2^32 bytes: where the sum wraps, `last` is far below `first`.
+    const std::uint64_t last = (guest_physical + (bytes - 1)) / DirtyLog::page_bytes;
+    // As nearly always: a buffer is short, and lies near the one before it.
+    if (first / in_word == word_ && last / in_word == word_ && last < pages_) {
+      mask_ |= run(first % in_word, last - first + 1);
+    } else {
+      add_words(first, last);
+    }
+  }
   /// After this the front-end can see all of them.
   void flush() {
     if (mask_ != 0) log_->set(word_, mask_);
@@ -55,7 +70,16 @@ class DirtyMarks {
   }
 
  private:
+  static constexpr std::uint64_t in_word = DirtyLog::word_pages;
+
+  /// `count` bits, at least one, from `first` on.
+  [[nodiscard]] static std::uint64_t run(std::uint64_t first, std::uint64_t count) {
+    return (~std::uint64_t{0} >> (in_word - count)) << first;
+  }
+  void add_words(std::uint64_t first, std::uint64_t last);
+
   DirtyLog* log_ = nullptr;
+  std::uint64_t pages_ = 0;  // that it has bits for
   std::uint64_t word_ = 0;
   std::uint64_t mask_ = 0;  // 0: nothing is waiting
 };

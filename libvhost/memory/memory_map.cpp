@@ -118,16 +118,12 @@ MemoryMap MemoryMap::translated_by(std::shared_ptr<Iotlb> iotlb) const {
   return map;
 }
 
-std::uint64_t MemoryMap::guest_physical(const std::byte* byte, Hint& hint) const {
-  const auto holds = [byte](const Range& range) {
-    return byte >= range.bytes.data() && byte < range.bytes.data() + range.bytes.size();
-  };
-  if (!holds(hint)) {
-    const auto found = std::ranges::find_if(ranges_, holds);
-    if (found == ranges_.end()) return UINT64_MAX;
-    hint = *found;
-  }
-  return hint.start + static_cast<std::uint64_t>(byte - hint.bytes.data());
+bool MemoryMap::search(const std::byte* byte, Hint& hint) const {
+  const auto found =
+      std::ranges::find_if(ranges_, [byte](const Range& range) { return range.holds(byte); });
+  if (found == ranges_.end()) return false;
+  hint = *found;
+  return true;
 }
 
 std::span<std::byte> MemoryMap::search(GuestAddress address, std::uint64_t length,

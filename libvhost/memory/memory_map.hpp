@@ -45,6 +45,9 @@ class MemoryMap {
       if (offset >= bytes.size() || length > bytes.size() - offset) return nullptr;
       return bytes.data() + offset;
     }
+    [[nodiscard]] bool holds(const std::byte* byte) const {
+      return byte >= bytes.data() && byte < bytes.data() + bytes.size();
+    }
   };
 
   MemoryMap() = default;
@@ -88,7 +91,10 @@ class MemoryMap {
 
   /// Where in the guest's memory a byte lies that this map has given out, for the dirty log; a
   /// place that no log reaches if it is not of this map.
-  [[nodiscard]] std::uint64_t guest_physical(const std::byte* byte, Hint& hint) const;
+  [[nodiscard]] std::uint64_t guest_physical(const std::byte* byte, Hint& hint) const {
+    if (!hint.holds(byte) && !search(byte, hint)) return UINT64_MAX;
+    return hint.start + static_cast<std::uint64_t>(byte - hint.bytes.data());
+  }
 
   /// Behind the highest byte, in guest addresses.
   [[nodiscard]] std::uint64_t end() const;
@@ -113,6 +119,7 @@ class MemoryMap {
   }
   [[nodiscard]] std::span<std::byte> search(GuestAddress address, std::uint64_t length,
                                             Hint& hint) const;
+  [[nodiscard]] bool search(const std::byte* byte, Hint& hint) const;
   [[nodiscard]] Result<void> add(const MemoryRegion& region, int fd, const MemoryMap& previous);
   [[nodiscard]] Result<void> check(const MemoryRegion& region) const;
 

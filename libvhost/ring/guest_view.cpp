@@ -16,17 +16,16 @@ GuestView::GuestView(const RingSetup& setup)
       ledger_(setup.ledger ? setup.ledger : std::make_shared<Ledger>()) {}
 
 void GuestView::move_to(std::shared_ptr<const MemoryMap> memory) {
+  marks_.move_to(memory->log().get());  // while the log of the last one is still there
   memory_ = std::move(memory);
   iotlb_ = memory_->iotlb().get();
   log_ = memory_->log().get();
-  marks_.move_to(log_);
   hint_ = {};
   log_hint_ = {};
   waiting_ = false;
   tracked_ = iotlb_ != nullptr || log_ != nullptr;
   known_.assign(iotlb_ != nullptr ? pages_known : 0, {});
   gathered_.clear();
-  if (log_ != nullptr) given_back_.reserve(size_);
   const Reading reading(*this);
   if (tracked_) ledger_->open(size_);
   ledger_->unpin();
@@ -71,7 +70,7 @@ std::span<std::byte> GuestView::look_up(GuestAddress address, std::uint64_t leng
   const std::uint64_t generation = iotlb_->generation();
   const Iotlb::Place place = iotlb_->find(address);
   if (place.bytes != 0 && permits(place.access, access)) {
-    known_[at / page_bytes % pages_known] = {iotlb_->version(), place};
+    known_[at / smallest_page_bytes % pages_known] = {iotlb_->version(), place};
     const std::uint64_t offset = at - place.first;
     return {place.begin + offset, std::min(length, place.bytes - offset)};
   }
@@ -90,7 +89,7 @@ bool GuestView::expect(GuestAddress address, std::uint64_t length, Access access
   while (length > 0 && !ledger_->wants_much()) {
     std::uint64_t step = translate(address, length, access).size();
     // Pages may be larger than this, and then the first answer is one for all.
-    if (step == 0) step = page_bytes - std::to_underlying(address) % page_bytes;
+    if (step == 0) step = smallest_page_bytes - std::to_underlying(address) % smallest_page_bytes;
     if (step >= length) return true;
     address = address + step;
     length -= step;
@@ -110,19 +109,13 @@ bool GuestView::copy_from(GuestAddress address, std::span<std::byte> to) {
 }
 
 /// Not inline: what comes with it would keep give_back() from being so.
-void GuestView::log_later(std::uint16_t head) {
-  given_back_.push_back(head);
-}
-
-void GuestView::log_given_back() {
-  for (const std::uint16_t head : given_back_) {
-    ledger_->show(head, [this](const Ledger::Piece& piece) {
-      if (piece.writable) wrote(piece.begin, piece.bytes);
-    });
-    ledger_->end(head);
-  }
-  given_back_.clear();
-  log_writes();
+void GuestView::wrote_chain(std::uint16_t head, std::uint32_t touched_bytes) {
+  ledger_->show(head, [this, left = touched_bytes](const Ledger::Piece& piece) mutable {
+    if (!piece.writable) return;
+    const std::uint32_t here = std::min(piece.bytes, left);
+    mark(piece.begin, here);
+    left -= here;
+  });
 }
 
 void GuestView::wrote(const std::byte* at, std::uint64_t bytes) {
@@ -132,10 +125,9 @@ void GuestView::wrote(const std::byte* at, std::uint64_t bytes) {
     const std::byte* const end =
         std::min<const std::byte*>(at + bytes, piece.here.data() + piece.here.size());
     if (begin >= end) continue;
-    marks_.add(memory_->guest_physical(piece.memory + (begin - piece.here.data()), log_hint_),
-               static_cast<std::uint64_t>(end - begin));
+    mark(piece.memory + (begin - piece.here.data()), static_cast<std::uint64_t>(end - begin));
   }
-  marks_.add(memory_->guest_physical(at, log_hint_), bytes);
+  mark(at, bytes);
 }
 
 void GuestView::wrote_at(std::uint64_t guest_physical, std::uint64_t bytes) {

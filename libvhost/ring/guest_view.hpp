@@ -17,8 +17,8 @@
  *
  * In the plain case that is a look-up in the memory map, and nothing else happens. While dirty
  * pages are logged or an IOMMU translates, the view is `tracked`: what each chain in flight uses is
- * in the ring's ledger, from its pop until it is given back, or until that is logged. Chains are
- * read in bursts, so a reader takes the ledger's lock once for several (Reading).
+ * in the ring's ledger, from its pop until it is given back. Chains are read in bursts, so a reader
+ * takes the ledger's lock once for several (Reading).
  *
  * Where a translation is missing the view waits(): it was asked for, pop() answers that there is
  * nothing, and the ring asks for no kicks, until another translation came. Whoever adds one kicks
@@ -30,6 +30,9 @@
  * Thread: the worker that owns the ring.
  */
 namespace vhost {
+
+/// A device does not know where in a chain it has written.
+inline constexpr std::uint32_t everywhere = UINT32_MAX;
 
 class GuestView {
  public:
@@ -139,19 +142,17 @@ class GuestView {
   void take_back(std::uint16_t head) {
     if (tracked_) ledger_->end(head);
   }
-  /// The device is done with it; the driver is yet to see that.
-  void give_back(std::uint16_t head) {
+  /// The device is done with it, and has written nothing behind the first `touched_bytes` of what
+  /// it may write to. They are marked at log_writes().
+  void give_back(std::uint16_t head, std::uint32_t touched_bytes) {
     if (!tracked_) return;
-    if (log_ == nullptr) return ledger_->end(head);
-    log_later(head);
-  }
-  /// Before chains are shown as used: what was written to them is logged.
-  void settle() {
-    if (!given_back_.empty()) log_given_back();
+    if (log_ != nullptr && touched_bytes != 0) wrote_chain(head, touched_bytes);
+    ledger_->end(head);
   }
   /// The ring wrote to an area of its own. Marked at log_writes().
   void wrote(const std::byte* at, std::uint64_t bytes);
   void wrote_at(std::uint64_t guest_physical, std::uint64_t bytes);
+  /// For chains, before they are shown as used; for the ring's own areas, afterwards.
   void log_writes() { marks_.flush(); }
 
  private:
@@ -162,7 +163,6 @@ class GuestView {
   };
   /// By the page of the address; a power of two of them.
   static constexpr std::size_t pages_known = 256;
-  static constexpr std::uint64_t page_bytes = 4096;
 
   /// A piece of an area that is mapped side by side with others for this ring.
   struct Gathered {
@@ -180,7 +180,7 @@ class GuestView {
       if (std::byte* const there = hint_.place.find(address, length)) return {there, length};
     }
     const std::uint64_t at = std::to_underlying(address);
-    const Known& known = known_[at / page_bytes % pages_known];
+    const Known& known = known_[at / smallest_page_bytes % pages_known];
     const Iotlb::Place& place = known.place;
     const std::uint64_t offset = at - place.first;
     if (known.version != iotlb_->version() || offset >= place.bytes ||
@@ -194,8 +194,10 @@ class GuestView {
                                              Access access);
   [[nodiscard]] std::span<std::byte> gather(GuestAddress start,
                                             std::span<const std::span<std::byte>> pieces);
-  void log_later(std::uint16_t head);
-  void log_given_back();
+  void wrote_chain(std::uint16_t head, std::uint32_t touched_bytes);
+  void mark(const std::byte* at, std::uint64_t bytes) {
+    marks_.add(memory_->guest_physical(at, log_hint_), bytes);
+  }
 
   std::shared_ptr<const MemoryMap> memory_;
   Iotlb* iotlb_ = nullptr;   // the map's
@@ -215,7 +217,6 @@ class GuestView {
   std::shared_ptr<Ledger> ledger_;
   std::vector<Known> known_;  // where an IOMMU translates
   std::vector<Gathered> gathered_;
-  std::vector<std::uint16_t> given_back_;  // and not yet logged
 };
 
 }  // namespace vhost

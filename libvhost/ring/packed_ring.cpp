@@ -317,9 +317,9 @@ void PackedRing::leave() {
     if (held_[id].origin() == Origin::not_in_flight) continue;
     held_[id] = Held();
     --in_flight_;
-    view_.give_back(id);
+    view_.give_back(id, everywhere);
   }
-  view_.settle();
+  view_.log_writes();
 }
 
 /// So many from `first` on were written. Which of them, is not known any more.
@@ -333,7 +333,7 @@ void PackedRing::log_shown(PackedPosition first, std::uint32_t slots) {
 
 Notify PackedRing::publish() {
   if (next_used_ == shown_used_) return Notify::no;
-  view_.settle();
+  view_.log_writes();
   inflight_.prepare(next_used_);
   const PackedPosition first = std::exchange(shown_used_, next_used_);
   const std::uint32_t shown = next_used_.ahead_of(first, setup_.size);

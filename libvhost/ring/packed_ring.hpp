@@ -60,7 +60,8 @@ class PackedRing {
   void unpop(std::uint16_t id);
   void look_ahead(std::uint16_t chains);
   void leave();
-  void push(std::uint16_t id, std::uint32_t written_bytes);
+  void push(std::uint16_t id, std::uint32_t written_bytes,
+            std::uint32_t touched_bytes = everywhere);
   [[nodiscard]] Notify publish();
   [[nodiscard]] bool arm_kick();
   void disarm_kick();
@@ -201,7 +202,8 @@ std::size_t PackedRing::pop_straight(std::span<Single> to) {
   return count;
 }
 
-inline void PackedRing::push(std::uint16_t id, std::uint32_t written_bytes) {
+inline void PackedRing::push(std::uint16_t id, std::uint32_t written_bytes,
+                             std::uint32_t touched_bytes) {
   const Held held = std::exchange(held_[id], Held());
   const std::uint16_t wrote = written_bytes > 0 ? desc_write : 0;
   const auto flags = static_cast<std::uint16_t>(next_used_.used_flags() | wrote);
@@ -214,7 +216,7 @@ inline void PackedRing::push(std::uint16_t id, std::uint32_t written_bytes) {
   next_used_.advance(held.slots(), setup_.size);
   --in_flight_;
   inflight_.give_back(held.entry());
-  view_.give_back(id);
+  view_.give_back(id, touched_bytes);
 }
 
 }  // namespace vhost

@@ -25,7 +25,9 @@ namespace vhost {
 ///   leave       gives up all chains in flight, and pushes none: the inflight section has them, for
 ///               whoever starts the ring next. Only where everything pushed was published, and
 ///               nothing but base() may follow
-///   push        gives a chain back with `written` bytes in it; the driver does not see it yet
+///   push        gives a chain back with `written` bytes in it; the driver does not see it yet. The
+///               dirty log marks the chain, or of what the device may write to only the first
+///               `touched` bytes, where it knows that it wrote to no others
 ///   publish     shows all that was pushed, and says whether the driver wants a call for it
 ///   arm_kick    asks for a kick at the next chain; true if there is one already: do not sleep
 ///   disarm_kick asks for no kicks, while the device polls
@@ -46,6 +48,7 @@ concept Ring =
       { ring.look_ahead(head) } -> std::same_as<void>;
       { ring.leave() } -> std::same_as<void>;
       { ring.push(head, written) } -> std::same_as<void>;
+      { ring.push(head, written, written) } -> std::same_as<void>;
       { ring.publish() } -> std::same_as<Notify>;
       { ring.arm_kick() } -> std::same_as<bool>;
       { ring.disarm_kick() } -> std::same_as<void>;

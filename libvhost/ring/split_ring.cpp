@@ -268,14 +268,13 @@ void SplitRing::leave() {
     if (head_in_flight_[head] == Origin::not_in_flight) continue;
     head_in_flight_[head] = Origin::not_in_flight;
     --in_flight_;
-    view_.give_back(head);
+    view_.give_back(head, everywhere);
   }
-  view_.settle();
+  view_.log_writes();
 }
 
 /// Bytes of the used ring were written.
 void SplitRing::log_used(std::size_t offset, std::size_t bytes) {
-  if (!setup_.log_used) return;
   if (setup_.iova) {
     view_.wrote(used_ + offset, bytes);
   } else {
@@ -285,6 +284,7 @@ void SplitRing::log_used(std::size_t offset, std::size_t bytes) {
 
 /// So were the used elements from `first` on, and the index behind them.
 void SplitRing::log_shown(std::uint16_t first) {
+  if (!setup_.log_used) return;
   const std::uint32_t shown = static_cast<std::uint16_t>(shown_used_ - first);
   const std::uint32_t slot = first & (layout_.size - 1u);
   const std::uint32_t to_end = std::min<std::uint32_t>(shown, layout_.size - slot);
@@ -298,7 +298,7 @@ Notify SplitRing::publish() {
   const std::uint16_t before = shown_used_;
   shown_used_ = next_used_;
   if (before == shown_used_) return Notify::no;
-  view_.settle();
+  view_.log_writes();
   store_release(used_ + SplitLayout::idx_at, shown_used_);
   if (view_.logged()) log_shown(before);
   inflight_.commit(shown_used_);
@@ -325,7 +325,7 @@ bool SplitRing::arm_kick() {
 void SplitRing::ask_for_kicks(std::uint16_t event, std::uint16_t flags) {
   const std::size_t at = setup_.event_idx ? layout_.avail_event_at() : SplitLayout::flags_at;
   store_relaxed(used_ + at, setup_.event_idx ? event : flags);
-  if (!view_.logged()) return;
+  if (!view_.logged() || !setup_.log_used) return;
   log_used(at, sizeof(std::uint16_t));
   view_.log_writes();
 }

@@ -66,7 +66,8 @@ class SplitRing {
   void unpop(std::uint16_t head);
   void look_ahead(std::uint16_t chains);
   void leave();
-  void push(std::uint16_t head, std::uint32_t written_bytes);
+  void push(std::uint16_t head, std::uint32_t written_bytes,
+            std::uint32_t touched_bytes = everywhere);
   [[nodiscard]] Notify publish();
   [[nodiscard]] bool arm_kick();
   void disarm_kick();
@@ -159,7 +160,8 @@ inline std::size_t SplitRing::pop_singles(std::span<Single> to) {
   return count;
 }
 
-inline void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes) {
+inline void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes,
+                            std::uint32_t touched_bytes) {
   const UsedElem elem{head, written_bytes};
   const std::size_t slot = next_used_ & (layout_.size - 1u);
   std::memcpy(used_ + SplitLayout::entries_at + slot * sizeof elem, &elem, sizeof elem);
@@ -167,7 +169,7 @@ inline void SplitRing::push(std::uint16_t head, std::uint32_t written_bytes) {
   head_in_flight_[head] = Origin::not_in_flight;
   --in_flight_;
   inflight_.give_back(head);
-  view_.give_back(head);
+  view_.give_back(head, touched_bytes);
 }
 
 }  // namespace vhost

@@ -138,7 +138,7 @@ void FromGuest::release() {
   if (chains_ == 0) return;
   const auto notify = std::visit(
       [&](auto& ring) {
-        for (const std::uint16_t head : std::span(heads_).first(chains_)) ring.push(head, 0);
+        for (const std::uint16_t head : std::span(heads_).first(chains_)) ring.push(head, 0, 0);
         return ring.publish();
       },
       ring_);

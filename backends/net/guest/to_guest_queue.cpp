@@ -128,7 +128,8 @@ bool ToGuestQueue::put_plain(R& ring, const Frame& frame) {
   auto* const to = static_cast<std::byte*>(chain.pieces.front().iov_base);
   HeaderBytes(VnetHeader{}, 1).put(to);
   copy_frame(frame, to + form_.header_bytes);
-  ring.push(chain.head, static_cast<std::uint32_t>(bytes));
+  const auto written = static_cast<std::uint32_t>(bytes);
+  ring.push(chain.head, written, written);
   tally_.add(frame.length());
   return true;
 }
@@ -163,8 +164,8 @@ void ToGuestQueue::put(R& ring, const Frame& frame) {
   write(frame);
   std::size_t left = bytes;
   for (const Popped& chain : std::span(popped_).subspan(next_, taken_)) {
-    const std::size_t here = std::min(chain.bytes, left);
-    ring.push(chain.head, static_cast<std::uint32_t>(here));
+    const auto here = static_cast<std::uint32_t>(std::min(chain.bytes, left));
+    ring.push(chain.head, here, here);
     left -= here;
   }
   next_ += taken_;
@@ -227,7 +228,7 @@ std::optional<Drop> ToGuestQueue::gather(R& ring, std::size_t bytes) {
     }
     const Popped& chain = popped_[next_ + taken_];
     if (taken_ == 0 && chain.bytes < form_.header_bytes) {
-      ring.push(chain.head, 0);
+      ring.push(chain.head, 0, 0);
       ++next_;
       return Drop::bad_buffers;
     }

@@ -74,6 +74,29 @@ TEST_F(DirtyLogTest, EndsAtAnyByte) {
   }
 }
 
+TEST_F(DirtyLogTest, LeavesAloneWhatLiesBehindItInItsFile) {
+  const auto shorter = DirtyLog::map(pages_.file().get(), 0, 5);
+  ASSERT_TRUE(shorter);
+  marks_.move_to(shorter->get());
+  EXPECT_EQ(mark(page * 39, 1), Pages{39});
+  EXPECT_EQ(mark(page * 40, 1), Pages{});
+  EXPECT_EQ(mark(page * 38, 3 * page), run(38, 39));
+}
+
+TEST_F(DirtyLogTest, MovesToAnotherWithNothingLeftBehind) {
+  DirtyPages other(1);
+  const auto log = other.map();
+  marks_.add(page * 500, 1);
+  marks_.move_to(log.get());
+  EXPECT_EQ(pages_.take(), Pages{500});
+  marks_.add(page, 1);
+  marks_.move_to(nullptr);
+  EXPECT_EQ(other.take(), Pages{1});
+  marks_.add(page, 1);
+  marks_.flush();
+  EXPECT_EQ(other.take(), Pages{});
+}
+
 TEST_F(DirtyLogTest, BeginsAnywhereInItsFileThatIsAMultipleOfEight) {
   for (const std::uint64_t offset : {8u, 4096u, 4104u, 8184u}) {
     DirtyPages shifted(64, offset);

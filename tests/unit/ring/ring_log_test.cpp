@@ -29,6 +29,36 @@ TYPED_TEST(RingLogTest, MarksWhatCrossesARegionInBothOfThem) {
   EXPECT_EQ(this->pages_.take(), expected);
 }
 
+TYPED_TEST(RingLogTest, MarksNoFurtherThanTheDeviceSaysThatItWrote) {
+  auto ring = this->make_logged(false);
+  const auto marked = [&](std::uint32_t touched) {
+    this->driver_.add({{data_at, page}, {data_at + page, 2 * page, true}});
+    EXPECT_EQ(ring.pop(this->chain_), Pop::ready);
+    ring.push(this->chain_.head, 0, touched);
+    (void)ring.publish();
+    EXPECT_TRUE(this->driver_.take_used());
+    return this->pages_.take();
+  };
+  EXPECT_EQ(marked(0), Pages{});
+  EXPECT_EQ(marked(page), pages_of(data_at + page, page));
+  EXPECT_EQ(marked(page + 1), pages_of(data_at + page, 2 * page));
+  EXPECT_EQ(marked(everywhere), pages_of(data_at + page, 2 * page));
+}
+
+TYPED_TEST(RingLogTest, CountsWhatTheDeviceWroteOverAllPieces) {
+  auto ring = this->make_logged(false);
+  const auto marked = [&](std::uint32_t touched) {
+    this->driver_.add({{data_at, 10, true}, {data_at + page, 10, true}});
+    EXPECT_EQ(ring.pop(this->chain_), Pop::ready);
+    ring.push(this->chain_.head, touched, touched);
+    (void)ring.publish();
+    EXPECT_TRUE(this->driver_.take_used());
+    return this->pages_.take();
+  };
+  EXPECT_EQ(marked(10), pages_of(data_at, 1));
+  EXPECT_EQ(marked(11), pages_of(data_at, 2 * page));
+}
+
 TYPED_TEST(RingLogTest, MarksAgainWhatTheFrontEndHasSeenMeanwhile) {
   auto ring = this->make_logged();
   for (int i = 0; i < 40; ++i) {
