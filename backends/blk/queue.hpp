@@ -88,7 +88,7 @@ class Queue {
   template <vhost::Ring R>
   [[nodiscard]] std::size_t pop(R& ring, std::span<Slot*> slots);
   template <vhost::Ring R>
-  [[nodiscard]] vhost::Pop pop(R& ring, Slot& slot, const typename R::Reading& reading);
+  [[nodiscard]] vhost::Pop pop(R& ring, Slot& slot, typename R::Reading& reading);
   template <class Engine>
   void start(Engine& engine, Slot& slot, std::uint64_t now_ns);
   void release(Slot& slot);
@@ -142,7 +142,7 @@ unsigned Queue::take_from(R& ring, Engine& engine, std::uint64_t now_ns) {
 /// The next chains, each in a slot of its own; says how many.
 template <vhost::Ring R>
 std::size_t Queue::pop(R& ring, std::span<Slot*> slots) {
-  const auto reading = ring.reading();
+  auto reading = ring.reading();
   std::size_t count = 0;
   while (count < slots.size() && (open_ || (!suspended_ && ring.owes()))) {
     Slot* const slot = slots_.acquire();
@@ -164,7 +164,7 @@ std::size_t Queue::pop(R& ring, std::span<Slot*> slots) {
 
 /// The next chain; one that is too long for the slot gets one of the queue's few long rooms.
 template <vhost::Ring R>
-vhost::Pop Queue::pop(R& ring, Slot& slot, const typename R::Reading& reading) {
+vhost::Pop Queue::pop(R& ring, Slot& slot, typename R::Reading& reading) {
   const vhost::Pop popped = ring.pop(slot.chain, reading);
   if (popped != vhost::Pop::no_room || free_long_pieces_.empty()) return popped;
   slot.long_pieces = free_long_pieces_.back();

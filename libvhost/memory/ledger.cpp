@@ -22,7 +22,8 @@ bool Ledger::uses(std::uint64_t first, std::uint64_t last) const {
   for (std::size_t head = 0; head < chains_.size(); ++head) {
     const Piece first_piece = chains_[head].first();
     if (first_piece.bytes == 0) continue;
-    if (chains_[head].has_more ? std::ranges::any_of(pieces_[head], within) : within(first_piece)) {
+    if (chains_[head].has_more() ? std::ranges::any_of(pieces_[head], within)
+                                 : within(first_piece)) {
       return true;
     }
   }

@@ -72,18 +72,13 @@ class Ledger {
   void forget() { noted_.clear(); }
   /// That chain is in flight, under the name `head`.
   void keep(std::uint16_t head);
-  /// A chain of one piece is in flight.
-  void keep_single(std::uint16_t head, const Piece& piece) {
-    chains_[head].put(piece, false);
-    in_vain_ = 0;
-  }
   /// Nothing is done with that chain any more.
-  void end(std::uint16_t head) { chains_[head].bytes.store(0, std::memory_order_release); }
+  void end(std::uint16_t head) { chains_[head].put_nothing(); }
   /// Calls `look` with each piece of a chain in flight.
   template <class Look>
   void show(std::uint16_t head, Look look) const {
     const Chain& chain = chains_[head];
-    if (!chain.has_more) return look(chain.first());
+    if (!chain.has_more()) return look(chain.first());
     for (const Piece& piece : pieces_[head]) look(piece);
   }
   /// Whether the ring or a chain in flight has a byte from `first` to `last`.
@@ -108,29 +103,43 @@ class Ledger {
   /// For the control thread: what was refused from `first` to `last` may be asked for again.
   void forgive(std::uint64_t first, std::uint64_t last);
 
+  /// Has chains of one piece in flight, several in a row: what it knows of the ledger need not be
+  /// read anew after each look at shared memory.
+  class Singles;
+
   std::mutex lock;
   /// The ring waits for a translation, and looks again when it is kicked.
   std::atomic<bool> waiting = false;
 
  private:
-  /// Small, because a burst goes through as many of them as it has chains.
-  struct Chain {
-    GuestAddress address{};
-    std::byte* begin = nullptr;
-    std::atomic<std::uint32_t> bytes = 0;  // of its first piece; 0: it is not in flight
-    bool writable = false;
-    bool has_more = false;
-
+  /// Small, because a burst goes through as many of them as it has chains, and of three words, for
+  /// the compiler would write field by field.
+  class Chain {
+   public:
     void put(const Piece& first, bool more) {
-      address = first.address;
-      begin = first.begin;
-      writable = first.writable;
-      has_more = more;
-      bytes.store(first.bytes, std::memory_order_relaxed);
+      address_ = first.address;
+      begin_ = first.begin;
+      rest_.store(first.bytes | (first.writable ? writable : 0) | (more ? with_more : 0),
+                  std::memory_order_relaxed);
     }
+    /// It is not in flight.
+    void put_nothing() { rest_.store(0, std::memory_order_release); }
+    /// Of no bytes, if it is not in flight.
     [[nodiscard]] Piece first() const {
-      return {address, begin, bytes.load(std::memory_order_acquire), writable};
+      const std::uint64_t rest = rest_.load(std::memory_order_acquire);
+      return {address_, begin_, static_cast<std::uint32_t>(rest), (rest & writable) != 0};
     }
+    [[nodiscard]] bool has_more() const {
+      return (rest_.load(std::memory_order_relaxed) & with_more) != 0;
+    }
+
+   private:
+    static constexpr std::uint64_t writable = std::uint64_t{1} << 32;
+    static constexpr std::uint64_t with_more = std::uint64_t{1} << 33;
+
+    GuestAddress address_{};
+    std::byte* begin_ = nullptr;
+    std::atomic<std::uint64_t> rest_ = 0;  // of its first piece the bytes, below two flags
   };
   std::vector<Chain> chains_;               // by head
   std::vector<std::vector<Piece>> pieces_;  // the same, of those that have more than one: all
@@ -141,6 +150,19 @@ class Ledger {
   std::vector<Miss> wanted_;
   std::vector<Miss> refused_;
   std::uint32_t in_vain_ = 0;  // misses since a chain was kept
+};
+
+class Ledger::Singles {
+ public:
+  explicit Singles(Ledger& ledger) : ledger_(ledger), chains_(ledger.chains_.data()) {}
+  void keep(std::uint16_t head, const Piece& piece) {
+    chains_[head].put(piece, false);
+    ledger_.in_vain_ = 0;
+  }
+
+ private:
+  Ledger& ledger_;
+  Chain* const chains_;
 };
 
 }  // namespace vhost

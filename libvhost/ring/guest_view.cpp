@@ -26,7 +26,7 @@ void GuestView::move_to(std::shared_ptr<const MemoryMap> memory) {
   tracked_ = iotlb_ != nullptr || log_ != nullptr;
   known_.assign(iotlb_ != nullptr ? pages_known : 0, {});
   gathered_.clear();
-  const Reading reading(*this);
+  const Reading reading = hold();
   if (tracked_) ledger_->open(size_);
   ledger_->unpin();
 }
@@ -34,7 +34,7 @@ void GuestView::move_to(std::shared_ptr<const MemoryMap> memory) {
 std::span<std::byte> GuestView::area(FrontendAddress address, std::uint64_t bytes, Access access) {
   if (!iova_) return memory_->at(address, bytes);
   if (iotlb_ == nullptr) return {};
-  const Reading reading(*this);
+  const Reading reading = hold();
   const GuestAddress start{std::to_underlying(address)};
   std::vector<std::span<std::byte>> pieces;
   for (std::uint64_t have = 0; have < bytes; have += pieces.back().size()) {

@@ -54,20 +54,27 @@ class GuestView {
     return waiting_ && waited_generation_ == iotlb_->generation();
   }
 
-  /// Held while chains are read and kept.
+  /// While chains are read and kept: nobody takes a translation away, from hold() on.
   class [[nodiscard]] Reading {
    public:
-    explicit Reading(GuestView& view) {
-      if (view.iotlb_ == nullptr) return;  // nobody looks on
-      hold_ = std::unique_lock(view.ledger_->lock);
-      view.outdate_hint();
+    explicit Reading(GuestView& view) : view_(&view) {}
+    void hold() {
+      if (view_->iotlb_ == nullptr || lock_.owns_lock()) return;  // nobody looks on, or it does
+      lock_ = std::unique_lock(view_->ledger_->lock);
+      view_->outdate_hint();
     }
 
    private:
-    std::unique_lock<std::mutex> hold_;
+    GuestView* view_;
+    std::unique_lock<std::mutex> lock_;
   };
+  [[nodiscard]] Reading hold() {
+    Reading reading(*this);
+    reading.hold();
+    return reading;
+  }
 
-  // Only while a Reading is there.
+  // Only while a Reading holds.
 
   /// The longest run of bytes, at most `length`, that starts at `address`. Empty: it is not the
   /// guest's to name, unless missed() says that nobody knows yet.
@@ -107,9 +114,8 @@ class GuestView {
   void keep(std::uint16_t head) {
     if (tracked_) ledger_->keep(head);
   }
-  void keep_single(std::uint16_t head, const Ledger::Piece& piece) {
-    ledger_->keep_single(head, piece);
-  }
+  /// For chains of one piece, where the view is tracked.
+  [[nodiscard]] Ledger::Singles keep_singles() { return Ledger::Singles(*ledger_); }
 
   /// Translations have been missing lately: what is in the ring is worth to be asked for before it
   /// is needed. Each time that this is asked, it is so for one chain less.

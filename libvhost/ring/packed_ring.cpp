@@ -147,7 +147,7 @@ Result<PackedRing> PackedRing::create(const RingSetup& setup,
   }
   ring.expected_ = ring.next_avail_;
   if (ring.view_.translated()) {
-    const GuestView::Reading reading(ring.view_);
+    const auto reading = ring.view_.hold();
     ring.expect_chains();
   }
   return ring;
@@ -214,8 +214,8 @@ Pop PackedRing::broken() {
   return Pop::broken;
 }
 
-/// Asks for the translations of chains that were not popped yet, each once. While a Reading is
-/// there.
+/// Asks for the translations of chains that were not popped yet, each once. While a Reading
+/// holds.
 void PackedRing::expect_chains() {
   const std::uint32_t most = setup_.size - slots_held_;
   if (expected_.ahead_of(next_avail_, setup_.size) > most) expected_ = next_avail_;
@@ -235,7 +235,7 @@ void PackedRing::expect_chains() {
 void PackedRing::look_ahead(std::uint16_t chains) {
   if (broken_ || !owed_.empty() || !has_next()) return;
   if (view_.is_cold()) {
-    const GuestView::Reading reading(view_);
+    const auto reading = view_.hold();
     expect_chains();
   }
   constexpr std::uint16_t in_line = cache_line / sizeof(PackedDesc);
@@ -247,11 +247,12 @@ void PackedRing::look_ahead(std::uint16_t chains) {
   }
 }
 
-Pop PackedRing::pop(Chain& chain, const Reading& /*held*/) {
+Pop PackedRing::pop(Chain& chain, Reading& reading) {
   if (broken_) return Pop::broken;
   if (view_.waits()) return Pop::empty;
+  if (owed_.empty() && !has_next()) return Pop::empty;
+  reading.hold();
   if (!owed_.empty()) return pop_owed(chain);
-  if (!has_next()) return Pop::empty;
 
   RingSlots slots(descriptors_, next_avail_, setup_.size, setup_.size - slots_held_, inflight_);
   const Pop pop = read(PackedSource(slots, view_, setup_.indirect), chain);

@@ -54,8 +54,11 @@ class PackedRing {
   using Reading = GuestView::Reading;
 
   [[nodiscard]] Reading reading() { return Reading(view_); }
-  [[nodiscard]] Pop pop(Chain& chain, const Reading& reading);
-  [[nodiscard]] Pop pop(Chain& chain) { return pop(chain, reading()); }
+  [[nodiscard]] Pop pop(Chain& chain, Reading& reading);
+  [[nodiscard]] Pop pop(Chain& chain) {
+    Reading reading(view_);
+    return pop(chain, reading);
+  }
   [[nodiscard]] std::size_t pop_singles(std::span<Single> to);
   void unpop(std::uint16_t id);
   void look_ahead(std::uint16_t chains);
@@ -146,7 +149,7 @@ class PackedRing {
 
 inline std::size_t PackedRing::pop_singles(std::span<Single> to) {
   if (broken_ || !owed_.empty() || view_.waits()) return 0;
-  const GuestView::Reading reading(view_);
+  const auto reading = view_.hold();
   const std::size_t most = std::min<std::size_t>(to.size(), setup_.size - slots_held_);
   std::size_t count = 0;
   while (count < most) {  // twice at most: up to the ring's end, and from its beginning
@@ -174,6 +177,7 @@ std::size_t PackedRing::pop_straight(std::span<Single> to) {
   Held* const held = held_.data();
   GuestView::Hint hint = view_.hint();
   const bool tracked = view_.tracked();
+  Ledger::Singles kept = view_.keep_singles();
   PackedInflightSection::Singles inflight(inflight_);
   const std::uint16_t size = setup_.size;
   std::size_t count = 0;
@@ -193,7 +197,7 @@ std::size_t PackedRing::pop_straight(std::span<Single> to) {
       hint = view_.hint();
     }
     to[count] = {begin, tail.length, tail.id, writable};
-    if (tracked) view_.keep_single(tail.id, {address, begin, tail.length, writable});
+    if (tracked) kept.keep(tail.id, {address, begin, tail.length, writable});
     std::uint16_t entry = 0;
     if constexpr (noted) entry = inflight.take(address, tail);
     held[tail.id] = {1, entry, Origin::available};

@@ -15,7 +15,8 @@ namespace vhost {
 ///
 ///   pop         the next chain, into the room that `chain` has
 ///   reading     is for several pops what each does for itself otherwise: behind an IOMMU it keeps
-///               translations from being taken away. Short, and not beyond the burst
+///               translations from being taken away, from the first chain on that there is. Short,
+///               and not beyond the burst
 ///   pop_singles pops chains as long as each is a Single, which most of a network device are, and
 ///               says how many. The first that is none, and everything wrong, is left to pop()
 ///   unpop       undoes the pop of the chain popped last, if it was not pushed since: the ring is
@@ -38,28 +39,29 @@ namespace vhost {
 ///   owes        a crashed predecessor's chains wait in pop(); serve them before a stop, because
 ///               base() cannot tell the driver's side of them
 template <class R>
-concept Ring =
-    requires(R ring, const R& same, Chain& chain, std::uint16_t head, std::uint32_t written,
-             std::span<Single> singles, std::shared_ptr<const MemoryMap> memory) {
-      { ring.pop(chain) } -> std::same_as<Pop>;
-      { ring.pop(chain, ring.reading()) } -> std::same_as<Pop>;
-      { ring.pop_singles(singles) } -> std::same_as<std::size_t>;
-      { ring.unpop(head) } -> std::same_as<void>;
-      { ring.look_ahead(head) } -> std::same_as<void>;
-      { ring.leave() } -> std::same_as<void>;
-      { ring.push(head, written) } -> std::same_as<void>;
-      { ring.push(head, written, written) } -> std::same_as<void>;
-      { ring.publish() } -> std::same_as<Notify>;
-      { ring.arm_kick() } -> std::same_as<bool>;
-      { ring.disarm_kick() } -> std::same_as<void>;
-      { ring.move_to(memory) } -> std::same_as<bool>;
-      { same.base() } -> std::same_as<std::uint32_t>;
-      { same.in_flight() } -> std::same_as<std::uint32_t>;
-      { same.is_broken() } -> std::same_as<bool>;
-      { same.owes() } -> std::same_as<bool>;
-      { same.size() } -> std::same_as<std::uint16_t>;
-      { same.longest_chain() } -> std::same_as<std::size_t>;
-    };
+concept Ring = requires(R ring, const R& same, Chain& chain, std::uint16_t head,
+                        std::uint32_t written, std::span<Single> singles,
+                        std::shared_ptr<const MemoryMap> memory, typename R::Reading reading) {
+  { ring.pop(chain) } -> std::same_as<Pop>;
+  { ring.pop(chain, reading) } -> std::same_as<Pop>;
+  { ring.reading() } -> std::same_as<typename R::Reading>;
+  { ring.pop_singles(singles) } -> std::same_as<std::size_t>;
+  { ring.unpop(head) } -> std::same_as<void>;
+  { ring.look_ahead(head) } -> std::same_as<void>;
+  { ring.leave() } -> std::same_as<void>;
+  { ring.push(head, written) } -> std::same_as<void>;
+  { ring.push(head, written, written) } -> std::same_as<void>;
+  { ring.publish() } -> std::same_as<Notify>;
+  { ring.arm_kick() } -> std::same_as<bool>;
+  { ring.disarm_kick() } -> std::same_as<void>;
+  { ring.move_to(memory) } -> std::same_as<bool>;
+  { same.base() } -> std::same_as<std::uint32_t>;
+  { same.in_flight() } -> std::same_as<std::uint32_t>;
+  { same.is_broken() } -> std::same_as<bool>;
+  { same.owes() } -> std::same_as<bool>;
+  { same.size() } -> std::same_as<std::uint16_t>;
+  { same.longest_chain() } -> std::same_as<std::size_t>;
+};
 static_assert(Ring<SplitRing> && Ring<PackedRing>);
 
 /// A ring at the hand-over between session and device. A worker visits it once a burst, so its

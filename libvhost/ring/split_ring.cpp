@@ -104,7 +104,7 @@ Result<SplitRing> SplitRing::create(const RingSetup& setup, std::shared_ptr<cons
   }
   ring.expected_ = ring.next_avail_;
   if (ring.view_.translated()) {
-    const GuestView::Reading reading(ring.view_);
+    const auto reading = ring.view_.hold();
     ring.expect_chains();
   }
   return ring;
@@ -157,8 +157,8 @@ bool SplitRing::see_more() {
   return seen_avail_ != next_avail_;
 }
 
-/// Asks for the translations of chains that were not popped yet, each once. While a Reading is
-/// there.
+/// Asks for the translations of chains that were not popped yet, each once. While a Reading
+/// holds.
 void SplitRing::expect_chains() {
   const auto ahead = [this](std::uint16_t index) {
     return static_cast<std::uint16_t>(index - next_avail_);
@@ -178,7 +178,7 @@ void SplitRing::expect_chains() {
 /// What is read here only says what to fetch: pop() reads it again, and checks it.
 void SplitRing::look_ahead(std::uint16_t chains) {
   if (view_.is_cold() && !broken_) {
-    const GuestView::Reading reading(view_);
+    const auto reading = view_.hold();
     expect_chains();
   }
   if (next_avail_ == seen_avail_ && !see_more()) return;
@@ -197,7 +197,7 @@ void SplitRing::look_ahead(std::uint16_t chains) {
   }
 }
 
-Pop SplitRing::pop(Chain& chain, const Reading& reading) {
+Pop SplitRing::pop(Chain& chain, Reading& reading) {
   if (next_avail_ == seen_avail_) {  // always so where the ring is broken, or owes chains
     if (broken_) return Pop::broken;
     if (!owed_.empty()) return pop_owed(chain, reading);
@@ -217,7 +217,7 @@ Pop SplitRing::pop(Chain& chain, const Reading& reading) {
 
 /// The oldest chain that a predecessor had taken, as the inflight section says: the front-end can
 /// write there, and the section may be for longer rings than this one.
-Pop SplitRing::pop_owed(Chain& chain, const Reading& reading) {
+Pop SplitRing::pop_owed(Chain& chain, Reading& reading) {
   const std::uint16_t head = owed_.back();
   if (head >= layout_.size) return broken();
   const Pop pop = read(head, chain, reading);
@@ -228,8 +228,9 @@ Pop SplitRing::pop_owed(Chain& chain, const Reading& reading) {
 }
 
 /// The chain of a head that lies in the table.
-Pop SplitRing::read(std::uint16_t head, Chain& chain, const Reading& /*held*/) {
+Pop SplitRing::read(std::uint16_t head, Chain& chain, Reading& reading) {
   if (view_.waits()) return Pop::empty;
+  reading.hold();
   const SplitSource source(descriptors_, head, view_, setup_.indirect);
   switch (read_chain(source, view_, setup_.most_descriptors(), chain)) {
     case ReadChain::ready: break;

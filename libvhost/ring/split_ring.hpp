@@ -59,8 +59,11 @@ class SplitRing {
   using Reading = GuestView::Reading;
 
   [[nodiscard]] Reading reading() { return Reading(view_); }
-  [[nodiscard]] Pop pop(Chain& chain, const Reading& reading);
-  [[nodiscard]] Pop pop(Chain& chain) { return pop(chain, reading()); }
+  [[nodiscard]] Pop pop(Chain& chain, Reading& reading);
+  [[nodiscard]] Pop pop(Chain& chain) {
+    Reading reading(view_);
+    return pop(chain, reading);
+  }
   [[nodiscard]] std::size_t pop_singles(std::span<Single> to);
   /// `head` as pop() gave it: the driver may have written another in its place since.
   void unpop(std::uint16_t head);
@@ -85,8 +88,8 @@ class SplitRing {
   [[nodiscard]] std::uint16_t available_index() const;
   [[nodiscard]] bool see_available();
   [[nodiscard]] bool see_more();
-  [[nodiscard]] Pop read(std::uint16_t head, Chain& chain, const Reading& reading);
-  [[nodiscard]] Pop pop_owed(Chain& chain, const Reading& reading);
+  [[nodiscard]] Pop read(std::uint16_t head, Chain& chain, Reading& reading);
+  [[nodiscard]] Pop pop_owed(Chain& chain, Reading& reading);
   [[nodiscard]] Pop broken();
   void expect_chains();
   void leave_memory();
@@ -121,13 +124,14 @@ class SplitRing {
 
 inline std::size_t SplitRing::pop_singles(std::span<Single> to) {
   if (view_.waits() || (next_avail_ == seen_avail_ && !see_more())) return 0;
-  const GuestView::Reading reading(view_);
+  const auto reading = view_.hold();
   // Copies: after each look at shared memory the compiler would read members anew.
   const std::byte* const entries = available_ + SplitLayout::entries_at;
   const std::byte* const table = descriptors_.data();
   Origin* const origins = head_in_flight_.data();
   GuestView::Hint hint = view_.hint();
   const bool tracked = view_.tracked();
+  Ledger::Singles kept = view_.keep_singles();
   const std::uint16_t size = layout_.size;
   const std::uint16_t first = next_avail_;
   const std::size_t most =
@@ -149,9 +153,7 @@ inline std::size_t SplitRing::pop_singles(std::span<Single> to) {
       hint = view_.hint();
     }
     to[count] = {begin, desc.length, head, writable};
-    if (tracked) {
-      view_.keep_single(head, {GuestAddress{desc.addr}, begin, desc.length, writable});
-    }
+    if (tracked) kept.keep(head, {GuestAddress{desc.addr}, begin, desc.length, writable});
     origins[head] = Origin::available;
     inflight_.take(head);
   }

@@ -41,7 +41,7 @@ ORDERS = {
     "vhost::SplitRing::available_index() const": ("acquire",),
     "vhost::SplitRing::publish()": ("release", "full", "load"),
     "vhost::SplitRing::arm_kick()": ("full", "acquire|available_index"),
-    "vhost::PackedRing::pop(vhost::Chain&, vhost::GuestView::Reading const&)": ("acquire",),
+    "vhost::PackedRing::pop(vhost::Chain&, vhost::GuestView::Reading&)": ("acquire",),
     "vhost::PackedRing::publish()": ("release", "full", "load"),
     "vhost::PackedRing::arm_kick()": ("full", "acquire"),
     "vhost::frontend::PackedDriverRing::arm_calls()": ("full", "acquire"),

@@ -115,7 +115,7 @@ TYPED_TEST(RingIommuTest, AsksForAllThatAChainMissesAndGivesItWhenTheLastIsThere
   EXPECT_EQ(this->wanted(),
             (Misses{this->read_of(data_at + page - 8), this->read_of(data_at + page),
                     this->write_of(data_at + 4 * page), this->write_of(data_at + 5 * page)}));
-  for (const std::uint64_t here : {0, 1, 4}) {
+  for (const std::uint64_t here : {0U, 1U, 4U}) {
     this->know(data_at + here * page, Access::both);
     EXPECT_EQ(ring.pop(this->chain_), Pop::empty);
   }
@@ -153,7 +153,7 @@ TYPED_TEST(RingIommuTest, ServesALongChainOfScatteredPagesAndNoLonger) {
 
 TYPED_TEST(RingIommuTest, AsksForWhatChainsBehindTheNextOneMiss) {
   auto ring = this->make();
-  for (const std::uint64_t i : {0, 2, 4}) this->driver_.add({{data_at + i * page, 1}});
+  for (const std::uint64_t i : {0U, 2U, 4U}) this->driver_.add({{data_at + i * page, 1}});
   EXPECT_EQ(ring.pop(this->chain_), Pop::empty);
   EXPECT_EQ(this->wanted(), (Misses{this->read_of(data_at), this->read_of(data_at + 2 * page),
                                     this->read_of(data_at + 4 * page)}));
@@ -285,13 +285,26 @@ TYPED_TEST(RingIommuTest, TranslationsStayWhileSeveralChainsArePopped) {
         .get();
   };
   {
-    const auto reading = ring.reading();
+    auto reading = ring.reading();
+    EXPECT_TRUE(may_change()) << "nothing was read yet";
     for (int i = 0; i < 2; ++i) {
       EXPECT_EQ(ring.pop(this->chain_, reading), Pop::ready);
       EXPECT_FALSE(may_change());
     }
   }
   EXPECT_TRUE(may_change());
+}
+
+/// As a device does that polls.
+TYPED_TEST(RingIommuTest, TranslationsMayChangeWhereThereIsNothingToPop) {
+  auto ring = this->make();
+  std::future<Pop> answer;
+  {
+    const std::unique_lock held_by_another(this->ledger_->lock);
+    answer = std::async([&] { return ring.pop(this->chain_); });
+    EXPECT_EQ(answer.wait_for(std::chrono::seconds(5)), std::future_status::ready);
+  }
+  EXPECT_EQ(answer.get(), Pop::empty);
 }
 
 TYPED_TEST(RingIommuTest, AChainThatWasReadInPartIsInNobodysWay) {
