@@ -3,8 +3,8 @@
 #include <memory>
 
 #include "backends/net/frame/segment.hpp"
-#include "tests/unit/net/frame_fixture.hpp"
-#include "tests/unit/net/packet_fixture.hpp"
+#include "tests/unit/net/frame/frame_fixture.hpp"
+#include "tests/unit/net/frame/packet_fixture.hpp"
 
 using namespace net;
 using namespace net::tests;
