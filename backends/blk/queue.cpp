@@ -112,7 +112,7 @@ std::vector<Slot*> Queue::suspend() {
 
 void Queue::leave() {
   std::visit([](auto& ring) { ring.leave(); }, ring_);
-  in_flight_ = 0;
+  stats_.left.add(std::exchange(in_flight_, 0));
   stats_.in_flight.store(0, std::memory_order_relaxed);
 }
 

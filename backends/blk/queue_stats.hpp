@@ -31,6 +31,7 @@ struct QueueStats {
   common::Counter calls_suppressed;  ///< times the driver wanted none
   common::Counter broken;            ///< times the driver broke the rules of the ring
   common::Counter bounced;           ///< parts copied because memory was not aligned
+  common::Counter left;              ///< requests left in flight, to whoever has the ring next
   std::atomic<std::uint32_t> in_flight = 0;
 
   [[nodiscard]] PerOp& of(Op op) { return per_op[static_cast<std::size_t>(op)]; }

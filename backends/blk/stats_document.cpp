@@ -89,6 +89,7 @@ json queue_document(std::size_t index, const QueueStats& stats) {
           {"calls", stats.calls.value()},
           {"calls_suppressed", stats.calls_suppressed.value()},
           {"bounced", stats.bounced.value()},
+          {"left", stats.left.value()},
           {"in_flight", stats.in_flight.load(std::memory_order_relaxed)},
           {"operations", operations_of(stats)}};
 }

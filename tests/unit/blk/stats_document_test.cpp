@@ -126,6 +126,7 @@ TEST_F(BlkStatsDocument, CountsWhatAQueueDid) {
   EXPECT_EQ(queue["merged_bursts"], 1);
   EXPECT_EQ(queue["kicks"], 0);
   EXPECT_EQ(queue["bounced"], 0);
+  EXPECT_EQ(queue["left"], 0);
 }
 
 TEST_F(BlkStatsDocument, HasEveryOperationWithItsLatency) {

@@ -35,6 +35,7 @@ TEST_F(SuspendTest, GivesAQueueAwayWhoseStorageDoesNotAnswer) {
     EXPECT_EQ(end.guest.status_byte(one), testing_tools::GuestQueue::no_status);
   }
   EXPECT_EQ(end.stats.in_flight.load(), 0u);
+  EXPECT_EQ(end.stats.left.value(), 3u);
   EXPECT_EQ(end.stats.of(Op::read).requests.value(), 0u);
 }
 
