@@ -196,10 +196,13 @@ TEST_F(NetPorts, StatisticsTellWhatWasMovedAndNegotiated) {
   a.send(b.mac, 1000);
   (void)b.receive();
   (void)b.receive();
+  // One part of a document is gathered after the other.
   const json told = stats_when(stats, [](const json& now) {
-    const auto& queues = now["ports"][1]["queues"];
-    return !queues.empty() && queues[0]["to_guest"]["frames"] == 2 &&
-           now["switch"]["stations"] == 1;
+    const auto& from = now["ports"][0];
+    const auto& to = now["ports"][1];
+    return !from["queues"].empty() && from["queues"][0]["from_guest"]["frames"] == 2 &&
+           from["switch"]["stations"] == 1 && !to["queues"].empty() &&
+           to["queues"][0]["to_guest"]["frames"] == 2 && now["switch"]["stations"] == 1;
   });
   EXPECT_EQ(told["program"], "vhost-user-net");
   EXPECT_EQ(told["pid"], daemon->pid());
@@ -207,12 +210,10 @@ TEST_F(NetPorts, StatisticsTellWhatWasMovedAndNegotiated) {
   const json& first = told["ports"][0];
   EXPECT_EQ(first["mac"], "02:00:00:00:00:01");
   EXPECT_EQ(first["socket"], socket("a"));
-  EXPECT_EQ(first["queues"][0]["from_guest"]["frames"], 2);
   EXPECT_EQ(first["queues"][0]["from_guest"]["bytes"], 1064);
   EXPECT_EQ(first["queues"][0]["from_guest"]["size_classes"]["64"], 1);
   EXPECT_EQ(first["queues"][0]["from_guest"]["size_classes"]["1023"], 1);
   EXPECT_EQ(first["queues"][0]["to_guest"]["frames"], 0);
-  EXPECT_EQ(first["switch"]["stations"], 1);
   EXPECT_EQ(told["ports"][1]["switch"]["stations"], 0);
   EXPECT_EQ(told["switch"]["list"][0]["mac"], "02:00:00:00:00:01");
   EXPECT_EQ(told["switch"]["list"][0]["port"], "a");
