@@ -42,7 +42,7 @@ void Frame::pop_tag() {
 
 namespace {
 
-/// Writes one run of bytes after another to pieces of memory.
+/// Writes one run of bytes after another to pieces of memory, which may lie over where they are.
 class Writer {
  public:
   explicit Writer(std::span<const iovec> to) : to_(to) {}
@@ -51,7 +51,7 @@ class Writer {
     while (bytes > 0) {
       const std::size_t room = to_.front().iov_len - used_;
       const std::size_t part = std::min(room, bytes);
-      std::memcpy(static_cast<std::byte*>(to_.front().iov_base) + used_, from, part);
+      std::memmove(static_cast<std::byte*>(to_.front().iov_base) + used_, from, part);
       from += part;
       bytes -= part;
       used_ += part;

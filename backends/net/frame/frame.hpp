@@ -158,7 +158,8 @@ inline void put_front(std::span<iovec>& pieces, std::span<const std::byte> from)
   });
 }
 
-/// Copies the whole frame to `to`, which has at least frame.length() bytes in all.
+/// Copies the whole frame to `to`, which has at least frame.length() bytes in all. A guest with two
+/// ports can have a frame copied over itself: what comes of it then is the guest's own affair.
 void copy_frame(const Frame& frame, std::span<const iovec> to);
 
 /// The same, to bytes in one piece.
@@ -171,7 +172,7 @@ inline void copy_frame(const Frame& frame, std::byte* to) {
   }
   to += head.size();
   for (const iovec& piece : frame.rest) {
-    std::memcpy(to, piece.iov_base, piece.iov_len);
+    std::memmove(to, piece.iov_base, piece.iov_len);
     to += piece.iov_len;
   }
 }

@@ -26,6 +26,25 @@ TEST(Frame, IsCopiedToPiecesOfAnySize) {
   }
 }
 
+/// From one port of a guest to another one, with a buffer that overlaps what was sent.
+TEST(Frame, IsCopiedOverItself) {
+  const auto bytes = counting_bytes(1000);
+  for (const bool in_one_piece : {true, false}) {
+    std::vector<std::byte> memory(16);
+    memory.insert(memory.end(), bytes.begin(), bytes.end());
+    Frame frame;
+    frame.start(Frame::usual_head, 1000);
+    iovec piece{};
+    fill(frame, memory.data() + 16, piece);
+    if (in_one_piece) {
+      copy_frame(frame, memory.data());
+    } else {
+      copy_frame(frame, std::array{iovec{memory.data(), 1000}});
+    }
+    EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), memory.begin()));
+  }
+}
+
 TEST(Frame, TakesATagInAndOutAgain) {
   const auto bytes = counting_bytes(200);
   OwnedFrame owned(bytes);
