@@ -113,7 +113,10 @@ void GuestView::wrote_chain(std::uint16_t head, std::uint32_t touched_bytes) {
   ledger_->show(head, [this, left = touched_bytes](const Ledger::Piece& piece) mutable {
     if (!piece.writable) return;
     const std::uint32_t here = std::min(piece.bytes, left);
-    mark(piece.begin, here);
+    // Without an IOMMU it is the very address that the driver named.
+    marks_.add(iotlb_ == nullptr ? std::to_underlying(piece.address)
+                                 : memory_->guest_physical(piece.begin, log_hint_),
+               here);
     left -= here;
   });
 }
