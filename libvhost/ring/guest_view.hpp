@@ -59,7 +59,7 @@ class GuestView {
    public:
     explicit Reading(GuestView& view) : view_(&view) {}
     void hold() {
-      if (view_->iotlb_ == nullptr || lock_.owns_lock()) return;  // nobody looks on, or it does
+      if (view_->iotlb_ == nullptr || lock_.owns_lock()) return;  // nobody looks on, or it is held
       lock_ = std::unique_lock(view_->ledger_->lock);
       view_->outdate_hint();
     }

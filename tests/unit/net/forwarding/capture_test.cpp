@@ -217,7 +217,7 @@ TEST_F(CaptureFile, IsForItsOwnerOnlyAndBeginsAnew) {
   append(*capture(), counting_bytes(1000));
   capture();
   EXPECT_EQ(written().frames.size(), 0U);
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(::stat(file_.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777, 0600U);
 }
